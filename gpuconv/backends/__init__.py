@@ -1,0 +1,153 @@
+"""Who carries out a plan: the registry of backends, the rule of "auto", and `run`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Protocol
+
+from gpuconv.arrays import Array, Spec, like, on_device, to_numpy
+from gpuconv.backends.cuda import CudaBackend
+from gpuconv.backends.numpy import NumpyBackend
+from gpuconv.errors import BackendUnavailableError
+from gpuconv.plan import Plan
+from gpuconv.plan.check import check_out
+
+NAMES = ("auto", "cuda", "numpy")
+
+
+class Backend(Protocol):
+    """What can carry out plans. Arrays are the backend's own: NumPy's, or CuPy's."""
+
+    name: str
+
+    def empty(self, spec: Spec) -> Any:
+        """An array for a result."""
+
+    def run(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        """Fill `outputs` from `inputs`."""
+
+
+BackendLike = str | Backend | None
+
+_default: ContextVar[BackendLike] = ContextVar("gpuconv_backend", default=None)
+_numpy = NumpyBackend()
+_cuda = CudaBackend()
+
+
+@contextmanager
+def use_backend(backend: BackendLike) -> Iterator[None]:
+    """Make `backend` ("auto", "cuda", "numpy" or an instance) the default inside a with block.
+
+    Holds for the current thread or task alone; an argument `backend=` still wins.
+
+    Raises
+    ------
+    ValueError : the name is unknown.
+    """
+    _check(backend, "backend")
+    token = _default.set(backend)
+    try:
+        yield
+    finally:
+        _default.reset(token)
+
+
+def _check(backend: BackendLike, argument: str) -> None:
+    known = backend is None or (isinstance(backend, str) and backend in NAMES)
+    if not known and not (hasattr(backend, "run") and hasattr(backend, "empty")):
+        raise ValueError(
+            f"{argument} must be one of {', '.join(NAMES)} or a backend instance, got {backend!r}"
+        )
+
+
+def resolve(backend: BackendLike, arrays: Sequence[Array]) -> Backend:
+    """The backend for a call: its argument, else `use_backend`, else GPUCONV_BACKEND, else auto.
+
+    A named backend is used or refused, never replaced.
+    """
+    _check(backend, "backend")
+    if backend is None:
+        backend = _default.get()
+    if backend is None:
+        backend = os.environ.get("GPUCONV_BACKEND") or "auto"
+        _check(backend, "GPUCONV_BACKEND")
+    if not isinstance(backend, str):
+        return backend
+    device = any(map(on_device, arrays))
+    if backend == "numpy":
+        if device:
+            raise BackendUnavailableError(
+                "numpy", "an array lives on a CUDA device", "copy it to the host first"
+            )
+        return _numpy
+    if backend == "cuda" or device:
+        _cuda.require()
+        return _cuda
+    return _cuda if _cuda.status().available else _numpy
+
+
+def run(plan: Plan, *arrays: Array | None, out: Any = None, backend: BackendLike = None) -> Any:
+    """Carry out `plan` over `arrays` and return its result, or a tuple of its results.
+
+    `arrays` are (name, array) in the order that the plan's family reads them; None is an argument
+    that was not given. Results live where the first array lives, in its library's type.
+    """
+    given = [a for a in arrays if a is not None]
+    chosen = resolve(backend, given)
+    template = given[0]
+    outs: tuple[Any, ...] = (None,) * len(plan.outputs)
+    if out is not None:
+        outs = out if isinstance(out, tuple) else (out,)
+        if len(outs) != len(plan.outputs):
+            raise ValueError(f"out must be {len(plan.outputs)} arrays, got {len(outs)}")
+    hosts = [to_numpy("input", a) for a in given]
+    targets = []
+    for spec, wanted in zip(plan.outputs, outs, strict=True):
+        if wanted is None:
+            targets.append(chosen.empty(spec))
+            continue
+        target = to_numpy("out", wanted)
+        check_out(target, spec, [("its input", h) for h in hosts])
+        targets.append(target)
+    chosen.run(plan, hosts, targets)
+    results = tuple(
+        like(template, target) if wanted is None else wanted
+        for target, wanted in zip(targets, outs, strict=True)
+    )
+    return results if len(results) > 1 else results[0]
+
+
+def info() -> dict[str, Any]:
+    """What this machine offers and what "auto" would pick, as plain data (`gpuconv info`)."""
+    import platform
+
+    import numpy
+
+    from gpuconv._version import __version__
+
+    cuda = _cuda.status()
+    picked = "cuda" if cuda.available else "numpy"
+    why = (
+        f"a CUDA device is usable: {cuda.devices[0]}"
+        if cuda.available
+        else f"cuda is not available: {cuda.reason}"
+    )
+    return {
+        "version": __version__,
+        "python": platform.python_version(),
+        "numpy": numpy.__version__,
+        "backends": [
+            {
+                "name": "cuda",
+                "available": cuda.available,
+                "reason": cuda.reason,
+                "remedy": cuda.remedy,
+                "devices": list(cuda.devices),
+            },
+            {"name": "numpy", "available": True, "reason": "", "remedy": "", "devices": ["CPU"]},
+        ],
+        "auto": {"backend": picked, "why": why},
+    }

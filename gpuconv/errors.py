@@ -1,0 +1,11 @@
+"""The exceptions that gpuconv adds to Python's ValueError and TypeError."""
+
+
+class BackendUnavailableError(RuntimeError):
+    """A backend asked for by name cannot run here; the message says why and what to do."""
+
+    def __init__(self, backend: str, reason: str, remedy: str) -> None:
+        super().__init__(f"backend {backend!r} is not available: {reason}; {remedy}")
+        self.backend = backend
+        self.reason = reason
+        self.remedy = remedy

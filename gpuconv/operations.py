@@ -1,0 +1,181 @@
+"""The operations that a Pipeline knows, in one table: every image filter, and the 2-D pools.
+
+The table is read off the public functions themselves: names and defaults from their signatures,
+meanings from their docstrings. Nothing about an operation is written down twice.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuconv import filters, pool
+from gpuconv.arrays import Array
+
+POOLS = (
+    "max_pool2d",
+    "min_pool2d",
+    "avg_pool2d",
+    "lp_pool2d",
+    "adaptive_avg_pool2d",
+    "adaptive_max_pool2d",
+)
+
+FROM_THE_CALL = frozenset({"images", "input", "channel_axis", "layout", "out", "backend"})
+"""Parameters that the pipeline's own call decides."""
+
+INDICES = frozenset({"return_indices", "index_dtype"})
+"""Parameters of pools that would give a second result."""
+
+REQUIRED: Any = inspect.Parameter.empty
+
+
+@dataclass(frozen=True, slots=True)
+class Argument:
+    """One argument of an operation. `default` is REQUIRED where there is none."""
+
+    name: str
+    default: Any
+    meaning: str
+
+    @property
+    def required(self) -> bool:
+        """Whether the operation cannot run without it."""
+        return self.default is REQUIRED
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One operation: `run(images, channel_axis=, out=, backend=, **arguments)`."""
+
+    name: str
+    summary: str
+    arguments: tuple[Argument, ...]
+    run: Callable[..., Array]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The description as JSON can hold it."""
+        return {
+            "name": self.name,
+            "summary": self.summary,
+            "arguments": [
+                {
+                    "name": argument.name,
+                    "required": argument.required,
+                    "default": None if argument.required else argument.default,
+                    "meaning": argument.meaning,
+                }
+                for argument in self.arguments
+            ],
+        }
+
+
+def operations() -> tuple[Operation, ...]:
+    """Every operation, filters first, each with its summary and arguments."""
+    return tuple(table().values())
+
+
+@functools.cache
+def table() -> Mapping[str, Operation]:
+    """Operations by name."""
+    found: dict[str, Operation] = {}
+    for name in filters.__all__:
+        function = getattr(filters, name)
+        if "images" in inspect.signature(function).parameters:
+            found[name] = _describe(name, function, function)
+    for name in POOLS:
+        function = getattr(pool, name)
+        found[name] = _describe(name, function, functools.partial(pool_images, function))
+    return found
+
+
+def _describe(name: str, documented: Callable[..., Any], run: Callable[..., Array]) -> Operation:
+    document = inspect.getdoc(documented) or ""
+    meanings = parameter_meanings(document)
+    arguments = tuple(
+        Argument(key, parameter.default, meanings.get(key) or _common_meanings().get(key, ""))
+        for key, parameter in inspect.signature(documented).parameters.items()
+        if key not in FROM_THE_CALL | INDICES
+    )
+    return Operation(name, document.split("\n\n")[0].replace("\n", " ").strip(), arguments, run)
+
+
+@functools.cache
+def _common_meanings() -> Mapping[str, str]:
+    """Meanings of keywords that only some of the docstrings spell out."""
+    found: dict[str, str] = {}
+    for room in (filters, pool):
+        for name in room.__all__:
+            document = inspect.getdoc(getattr(room, name)) or ""
+            for key, meaning in parameter_meanings(document).items():
+                found.setdefault(key, meaning)
+    return found
+
+
+def parameter_meanings(document: str) -> dict[str, str]:
+    """The "Parameters" section of a NumPy-style docstring: name → meaning, on one line."""
+    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-+\n|\Z)", document, re.M | re.S)
+    meanings: dict[str, str] = {}
+    names: list[str] = []
+    for line in section.group(1).splitlines() if section else ():
+        entry = re.match(r"(\w+(?:, \w+)*) ?: ?(.*)", line)
+        if entry:
+            names = entry.group(1).split(", ")
+            meanings.update(dict.fromkeys(names, entry.group(2).strip()))
+        elif line.startswith(" "):
+            for name in names:
+                meanings[name] = f"{meanings[name]} {line.strip()}".strip()
+        else:
+            names = []
+    return meanings
+
+
+def pool_images(
+    pool_maps: Callable[..., Array],
+    images: Array,
+    *,
+    channel_axis: int | None = None,
+    out: Array | None = None,
+    backend: Any = None,
+    **arguments: Any,
+) -> Array:
+    """Pool the image axes of `images` with a function that pools feature maps.
+
+    Parameters
+    ----------
+    images : (..., H, W), or (..., H, W, C) with channel_axis=-1.
+
+    Returns
+    -------
+    (..., h, w) or (..., h, w, C) of the images' dtype.
+    """
+    if channel_axis not in (None, -1, images.ndim - 1):
+        raise ValueError(f"channel_axis must be None or -1 (the last axis), got {channel_axis!r}")
+    axes = 2 if channel_axis is None else 3
+    if images.ndim < axes:
+        form = "(..., H, W)" if channel_axis is None else "(..., H, W, C)"
+        raise ValueError(f"images must have shape {form}, got {tuple(images.shape)}")
+    layout = "NCHW" if channel_axis is None else "NHWC"
+    maps = _as_maps(images, axes)
+    target = None if out is None else _as_maps(out, axes)
+    result = pool_maps(maps, layout=layout, out=target, backend=backend, **arguments)
+    if out is None:
+        one = result[:, 0] if channel_axis is None else result
+        return one.reshape(tuple(images.shape[:-axes]) + tuple(one.shape[1:]))
+    if isinstance(out, np.ndarray) and not np.may_share_memory(out, target):
+        out[...] = result.reshape(out.shape)  # strides of `out` that no view could fold
+    return out
+
+
+def _as_maps(images: Array, axes: int) -> Array:
+    """(..., H, W) → (N, 1, H, W), or (..., H, W, C) → (N, H, W, C): a view where one exists."""
+    batch = tuple(images.shape[:-axes])
+    channel = (1,) if axes == 2 else ()
+    return images.reshape((math.prod(batch), *channel, *tuple(images.shape[-axes:])))

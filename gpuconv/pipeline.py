@@ -1,0 +1,217 @@
+"""A chain of operations on images, each told as text, as a pair or as a callable."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuconv.arrays import Array, Spec, describe
+from gpuconv.operations import Argument, Operation, operations, table
+from gpuconv.plan.check import check_out
+from gpuconv.step_text import MATRIX_ARGUMENTS, format_step, named_kernel, parse_step
+
+__all__ = ["Argument", "Operation", "Pipeline", "operations"]
+
+StepLike = str | tuple[str, Mapping[str, Any]] | Callable[[Any], Any]
+"""`"gaussian_blur:sigma=2"`, `("gaussian_blur", {"sigma": 2})`, or a callable on the images."""
+
+RunStep = Callable[[Array, int | None, Array | None, Any], Array]
+"""(images, channel_axis, out, backend) → images."""
+
+
+class Pipeline:
+    """Run image operations one after another: `Pipeline(*steps)(images)`.
+
+    Each step rounds and saturates to the images' dtype, as if the operations were called one by
+    one. Everything about the steps is checked here, before any image is seen. Two pipelines of
+    the same text and pairs are equal, hash alike and can be pickled.
+
+    Parameters
+    ----------
+    steps : text `"name:key=value,key=value"`, pairs `(name, {argument: value})`, other
+        pipelines, or callables, which get the images alone. `gpuconv.pipeline.operations()`
+        lists the names and their arguments.
+
+    Raises
+    ------
+    ValueError : an operation, argument or value is unknown, missing or out of range.
+
+    Examples
+    --------
+    >>> Pipeline("gaussian_blur:sigma=2", ("filter2d", {"kernel": "emboss"}))
+    Pipeline('gaussian_blur:sigma=2', 'filter2d:kernel=emboss')
+    """
+
+    __slots__ = ("_run", "steps")
+
+    steps: tuple[str | Callable[[Any], Any], ...]
+    """The steps: canonical text, or the callable itself."""
+
+    def __init__(self, *steps: StepLike) -> None:
+        if not steps:
+            raise ValueError("steps must hold at least one operation, got none")
+        texts: list[str | Callable[[Any], Any]] = []
+        for step in steps:
+            texts.extend(step.steps if isinstance(step, Pipeline) else [_canonical(step)])
+        self.steps = tuple(texts)
+        self._run = tuple(_NamedStep.of(s) if isinstance(s, str) else _Call(s) for s in texts)
+
+    def __call__(
+        self,
+        images: Any,
+        *,
+        channel_axis: int | None = None,
+        out: Any = None,
+        backend: Any = None,
+    ) -> Any:
+        """Every step in turn on `images`.
+
+        Parameters
+        ----------
+        images : (..., H, W), or (..., H, W, C) with channel_axis=-1; or a list of such arrays,
+            which gives a list.
+        out : array that the last step writes to; for a list of images, a list of arrays.
+
+        Returns
+        -------
+        What the last step gives: the images' dtype and library, sizes as the steps make them.
+        """
+        if isinstance(images, list):
+            outs = [None] * len(images) if out is None else list(out)
+            if len(outs) != len(images):
+                raise ValueError(f"out must hold {len(images)} arrays, got {len(outs)}")
+            return [
+                self(image, channel_axis=channel_axis, out=one, backend=backend)
+                for image, one in zip(images, outs, strict=True)
+            ]
+        *firsts, last = self._run
+        result = images
+        for run in firsts:
+            result = run(result, channel_axis, None, backend)
+        if out is not None and firsts:
+            check_out(out, describe("out", out), [("images", images)])
+        return last(result, channel_axis, out, backend)
+
+    @property
+    def fingerprint(self) -> str:
+        """A short digest of what the steps compute; the same in every process."""
+        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+
+    def __repr__(self) -> str:
+        return f"Pipeline({', '.join(repr(step) for step in self.steps)})"
+
+    def __str__(self) -> str:
+        return " | ".join(s if isinstance(s, str) else _name_of(s) for s in self.steps)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Pipeline) and self.steps == other.steps
+
+    def __hash__(self) -> int:
+        return hash(self.steps)
+
+    def __reduce__(self) -> tuple[type[Pipeline], tuple[Any, ...]]:
+        return Pipeline, self.steps
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _NamedStep:
+    """An operation of the table with its arguments."""
+
+    operation: Operation
+    arguments: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, text: str) -> _NamedStep:
+        """From canonical text. Names of kernels become their arrays."""
+        name, arguments = parse_step(text)
+        for key in MATRIX_ARGUMENTS & arguments.keys():
+            if isinstance(arguments[key], str):
+                arguments[key] = named_kernel(key, arguments[key])
+        step = cls(_operation(name), arguments)
+        step._check_names()
+        step._check_values()
+        return step
+
+    def __call__(
+        self, images: Array, channel_axis: int | None, out: Array | None, backend: Any
+    ) -> Array:
+        return self.operation.run(
+            images, channel_axis=channel_axis, out=out, backend=backend, **self.arguments
+        )
+
+    def _check_names(self) -> None:
+        known = {argument.name: argument for argument in self.operation.arguments}
+        for name in self.arguments.keys() - known.keys():
+            raise ValueError(
+                f"an argument of {self.operation.name} must be one of {', '.join(known)}"
+                f"{_did_you_mean(name, known)}, got {name}"
+            )
+        for name, argument in known.items():
+            if argument.required and name not in self.arguments:
+                raise ValueError(f"{name} must be given to {self.operation.name}, got nothing")
+
+    def _check_values(self) -> None:
+        """Let the operation's own plan judge its arguments, on an image that is never computed."""
+        for dtype in (np.uint8, np.float64):
+            images = np.broadcast_to(np.zeros((), dtype), _TRIAL_SHAPE)
+            try:
+                self(images, None, None, _PlanOnly())
+            except _PlannedError:
+                return
+            except (TypeError, ValueError) as caught:
+                error = caught
+        raise ValueError(str(error)) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Call:
+    """A callable of the user's; it gets the images alone."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(
+        self, images: Array, channel_axis: int | None, out: Array | None, backend: Any
+    ) -> Array:
+        result = self.function(images)
+        if out is None:
+            return result
+        spec = describe(_name_of(self.function), result)
+        check_out(out, Spec(spec.shape, spec.dtype), [])
+        out[...] = result
+        return out
+
+
+def _canonical(step: StepLike) -> str | Callable[[Any], Any]:
+    """A step as the text that stands for it, or the callable that it is."""
+    if isinstance(step, str):
+        name, arguments = parse_step(step)
+        return format_step(name, arguments)
+    if isinstance(step, tuple) and len(step) == 2 and isinstance(step[0], str):
+        name, given = step
+        if isinstance(given, Mapping) and all(isinstance(key, str) for key in given):
+            return format_step(name, given)
+    elif callable(step):
+        return step
+    raise ValueError(f"steps must be text, (name, arguments) pairs or callables, got {step!r:.80}")
+
+
+def _operation(name: str) -> Operation:
+    known = table()
+    if name not in known:
+        names = _did_you_mean(name, known) or f" ({', '.join(known)})"
+        raise ValueError(f"an operation must be one that `gpuconv ops` lists{names}, got {name!r}")
+    return known[name]
+
+
+def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    return getattr(function, "__name__", type(function).__name__)

@@ -1,0 +1,358 @@
+"""Image kernels as integers: the numbers that make filtered pixels identical on every backend.
+
+A float kernel becomes integers q and a shift s, w ≈ q / 2^s. The scale, the accumulator and the
+choice between one dense and two separable passes follow from the kernel and the dtype alone, so
+they are decided here, once, and every backend only carries them out:
+
+    dense       out = round(Σ q·x / 2^shift)
+    separable   mid = round(Σ column·x / 2^column_shift)   along H, kept in fixed point
+                out = round(Σ row·mid / 2^shift)           along W
+
+round() is half to even, and the result saturates to the dtype. Every partial sum fits the named
+accumulator exactly, whatever the order of its terms.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuconv.dtypes import DType, accumulator, is_float, magnitude
+
+Floats = npt.NDArray[np.float64]
+
+SEPARABLE_RESIDUAL = 2.0**-20
+"""Largest residual, relative to max|w|, of a kernel that counts as separable on integers."""
+
+WORST_ERROR = 1.0
+MEAN_ERROR = 0.04
+"""Levels that a scheme may be off: at worst by its bound, on average by its estimate."""
+
+
+class Frozen:
+    """A read-only array that can be hashed and compared: kernels inside plans."""
+
+    __slots__ = ("_hash", "array")
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        self.array = np.array(array, order="C")
+        self.array.setflags(write=False)
+        self._hash = hash((self.array.shape, self.array.dtype.str, self.array.tobytes()))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Frozen)
+            and self.array.dtype == other.array.dtype
+            and np.array_equal(self.array, other.array)
+        )
+
+    def __reduce__(self) -> tuple[type[Frozen], tuple[npt.NDArray[Any]]]:
+        return Frozen, (self.array,)
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.array.shape))
+        return f"<{shape} {self.array.dtype}>"
+
+
+@dataclass(frozen=True, slots=True)
+class Stencil:
+    """One weighted sum over a window and how it is rounded.
+
+    Exact stencils hold integers; float ones the weights themselves, with shifts of 0. `dense` is
+    set for one pass, `column` and `row` for two.
+    """
+
+    height: int
+    width: int
+    accumulator: str
+    dense: Frozen | None = None
+    column: Frozen | None = None
+    row: Frozen | None = None
+    column_shift: int = 0
+    shift: int = 0
+    why: str = ""
+
+    @property
+    def separable(self) -> bool:
+        """Whether two one-dimensional passes replace the window."""
+        return self.dense is None
+
+    @property
+    def multiplications(self) -> int:
+        """Products per output."""
+        return self.height + self.width if self.separable else self.height * self.width
+
+
+@dataclass(frozen=True, slots=True)
+class _Scheme:
+    """Σ|q| and fixed-point bits of one exact form (DESIGN section 3.3)."""
+
+    name: str
+    accumulator: str
+    dense: int
+    column: int
+    fraction: int
+    row: int
+
+
+LADDER = {
+    1: (
+        _Scheme("narrow", "float32", 16, 15, 4, 12),
+        _Scheme("wide", "float64", 23, 23, 6, 17),
+        _Scheme("double", "int64", 50, 32, 18, 32),
+    ),
+    2: (
+        _Scheme("wide", "float64", 36, 32, 8, 28),
+        _Scheme("double", "int64", 42, 40, 14, 28),
+    ),
+}
+"""Schemes by bytes of the image dtype, cheapest first; int64 sums stay below 2^58."""
+
+
+def exact_accumulator(bound: int, dtype: DType) -> str:
+    """The cheapest accumulator that holds every integer up to `bound`.
+
+    "int64x2" keeps the sums of the high and the low half of every pixel in two words.
+    """
+    for name, bits in (("float32", 24), ("float64", 53), ("int64", 58)):
+        if bound < 2**bits:
+            return name
+    half = 4 * dtype.itemsize
+    if bound >> half < 2**58:
+        return "int64x2"
+    raise ValueError(
+        f"kernel must keep its sums over {dtype} images within {58 + half} bits, got "
+        f"{bound.bit_length()} (convert the images to float64)"
+    )
+
+
+def plan_stencil(kernel: Floats, dtype: DType) -> Stencil:
+    """The form in which a dense `kernel` (KH, KW) is summed over images of `dtype`."""
+    column, row, residual = factor(kernel)
+    if is_float(dtype):
+        slack = 2 * float(np.finfo(accumulator(dtype)).eps)
+        if min(kernel.shape) > 1 and np.all(np.abs(residual) <= slack * np.abs(kernel)):
+            return _float_stencil(dtype, column=column, row=row)
+        return _float_stencil(dtype, dense=kernel)
+    if is_whole(kernel):
+        return _whole_stencil(kernel, dtype)
+    _fractions_need_small_integers(dtype)
+    peak = float(np.max(np.abs(kernel)))
+    if min(kernel.shape) > 1 and np.max(np.abs(residual)) <= SEPARABLE_RESIDUAL * peak:
+        stencil = _separable_stencil(column, row, float(np.sum(np.abs(residual))), dtype)
+        if stencil is not None:
+            return stencil
+    return _dense_stencil(kernel, dtype)
+
+
+def plan_separable(column: Floats, row: Floats, dtype: DType) -> Stencil:
+    """The form in which outer(column, row) is summed over images of `dtype`."""
+    if min(column.size, row.size) == 1:
+        return plan_stencil(np.outer(column, row), dtype)
+    if is_float(dtype):
+        return _float_stencil(dtype, column=column, row=row)
+    if column.size * row.size <= 2**14 and is_whole(np.outer(column, row)):
+        return _whole_stencil(np.outer(column, row), dtype)
+    _fractions_need_small_integers(dtype)
+    pivot = row[int(np.argmax(np.abs(row)))]
+    stencil = _separable_stencil(column * pivot, row / pivot, 0.0, dtype)
+    return stencil or _dense_stencil(np.outer(column, row), dtype)
+
+
+def _fractions_need_small_integers(dtype: DType) -> None:
+    if dtype.itemsize > 2:
+        raise TypeError(
+            f"kernel must have integer weights for {dtype} images, got fractions "
+            "(convert the images to float64)"
+        )
+
+
+def factor(kernel: Floats) -> tuple[Floats, Floats, Floats]:
+    """(column, row, residual) with kernel = outer(column, row) + residual.
+
+    The column and the row run through the first largest |w|.
+    """
+    y, x = np.unravel_index(int(np.argmax(np.abs(kernel))), kernel.shape)
+    pivot = kernel[y, x]
+    column = kernel[:, x].copy()
+    row = kernel[y, :] / pivot if pivot else np.zeros(kernel.shape[1])
+    return column, row, kernel - np.outer(column, row)
+
+
+def is_whole(values: Floats) -> bool:
+    """Whether every value is an integer."""
+    return bool(np.all(values == np.rint(values)))
+
+
+def whole_factors(kernel: Floats) -> tuple[Floats, Floats] | None:
+    """Integer column and row whose outer product is exactly an integer `kernel`, if there are."""
+    y, x = np.unravel_index(int(np.argmax(np.abs(kernel))), kernel.shape)
+    if not kernel[y, x]:
+        return None
+    line = [int(v) for v in kernel[y]]
+    divisor = math.gcd(*line)
+    row = np.array([v // divisor for v in line], dtype=np.float64)
+    column = kernel[:, x] / row[x]
+    if is_whole(column) and np.array_equal(np.outer(column, row), kernel):
+        return column, row
+    return None
+
+
+def _float_stencil(
+    dtype: DType,
+    *,
+    dense: Floats | None = None,
+    column: Floats | None = None,
+    row: Floats | None = None,
+) -> Stencil:
+    """Weights as they are, summed in the accumulator of a float dtype."""
+    acc = accumulator(dtype).name
+    if dense is not None:
+        return Stencil(*dense.shape, acc, dense=Frozen(dense), why="not separable")
+    assert column is not None
+    assert row is not None
+    return Stencil(column.size, row.size, acc, column=Frozen(column), row=Frozen(row), why="rank 1")
+
+
+def _whole_stencil(kernel: Floats, dtype: DType) -> Stencil:
+    """Integer weights are exact as they are."""
+    total = sum(abs(int(v)) for v in kernel.flat)
+    acc = exact_accumulator(total * magnitude(dtype), dtype)
+    factors = whole_factors(kernel) if min(kernel.shape) > 1 and acc != "int64x2" else None
+    if factors is None:
+        whole = Frozen(kernel.astype(np.int64))
+        return Stencil(*kernel.shape, acc, dense=whole, why="integer weights")
+    column, row = (Frozen(f.astype(np.int64)) for f in factors)
+    return Stencil(*kernel.shape, acc, column=column, row=row, why="integer weights, rank 1")
+
+
+def _dense_stencil(kernel: Floats, dtype: DType) -> Stencil:
+    """The first scheme of the ladder, one pass, whose error is within the contract."""
+    rungs = [(s.name, s.accumulator, s.dense) for s in LADDER[dtype.itemsize]]
+    rungs.append(("halved pixels", "int64x2", 58 - 4 * dtype.itemsize))
+    for name, acc, bits in rungs:
+        quantised, shift = quantise(kernel, bits)
+        missed = kernel - np.ldexp(quantised.astype(np.float64), -shift)
+        worst = float(np.sum(np.abs(missed)))
+        typical = max(
+            np.linalg.norm(missed),
+            np.linalg.norm(missed.sum(axis=0)),
+            np.linalg.norm(missed.sum(axis=1)),
+        )
+        if shift >= 0 and _good_enough(dtype, worst, float(typical)):
+            why = f"{name} fixed point, not separable"
+            return Stencil(*kernel.shape, acc, dense=Frozen(quantised), shift=shift, why=why)
+    raise ValueError(
+        f"kernel must have a smaller gain for {dtype} images, got Σ|w| = "
+        f"{np.sum(np.abs(kernel)):.3g} (convert the images to float64)"
+    )
+
+
+def _separable_stencil(
+    column: Floats, row: Floats, residual: float, dtype: DType
+) -> Stencil | None:
+    """The first scheme of the ladder, two passes, whose error is within the contract."""
+    gain = float(np.sum(np.abs(column)))
+    column, row = column / gain, row * gain
+    for scheme in LADDER[dtype.itemsize]:
+        column_q, column_bits = quantise(column, scheme.column)
+        row_q, row_bits = quantise(row, scheme.row)
+        if row_bits < 0:
+            continue
+        column_missed = column - np.ldexp(column_q.astype(np.float64), -column_bits)
+        row_missed = row - np.ldexp(row_q.astype(np.float64), -row_bits)
+        row_gain = float(np.sum(np.abs(row_q))) * 0.5**row_bits
+        worst = (
+            float(np.sum(np.abs(row_missed)))
+            + float(np.sum(np.abs(column_missed))) * row_gain
+            + residual
+        )
+        typical = np.linalg.norm(row_missed) + np.linalg.norm(column_missed) * row_gain
+        if _good_enough(dtype, worst, float(typical), row_gain * 0.5**scheme.fraction):
+            return Stencil(
+                column.size,
+                row.size,
+                scheme.accumulator,
+                column=Frozen(column_q),
+                row=Frozen(row_q),
+                column_shift=column_bits - scheme.fraction,
+                shift=row_bits + scheme.fraction,
+                why=f"{scheme.name} fixed point, rank 1",
+            )
+    return None
+
+
+def _good_enough(dtype: DType, worst: float, typical: float, step: float = 0.0) -> bool:
+    """Whether missed weights and a rounded intermediate keep the result within the contract.
+
+    `worst` is Σ|missed|, `typical` the norm that pixels changing sign at random (stripes, along
+    either axis or both) meet, `step` the intermediate's unit seen at the output.
+    """
+    top = magnitude(dtype)
+    spread = math.hypot(top / 2 * typical, step / math.sqrt(12))
+    return top * worst + step / 2 < WORST_ERROR and spread < MEAN_ERROR
+
+
+def quantise(weights: Floats, bits: int) -> tuple[npt.NDArray[np.int64], int]:
+    """Integers q and a shift s with weights ≈ q / 2^s and Σ|q| ≤ 2^bits.
+
+    The rounded sum is kept, and weights that mirror each other stay equal (or opposite).
+    """
+    total = float(np.sum(np.abs(weights)))
+    shift = bits - math.ceil(math.log2(total) - 1e-9) if total else 0
+    shift = min(shift, max(bits, 40))  # weights this small never reach half a level
+    while True:
+        quantised = _round_keeping_sum(weights, shift)
+        if sum(abs(int(q)) for q in quantised.flat) <= 2**bits:
+            return quantised, shift
+        shift -= 1
+
+
+def _round_keeping_sum(weights: Floats, shift: int) -> npt.NDArray[np.int64]:
+    """Largest-remainder rounding of weights · 2^shift, one symmetry orbit at a time."""
+    scaled = np.ldexp(weights, shift)
+    quantised = np.rint(scaled).astype(np.int64)
+    owed = round(math.fsum(np.ldexp(weights, shift).flat)) - int(quantised.sum())
+    if not owed:
+        return quantised
+    step = 1 if owed > 0 else -1
+    orbits = symmetry_orbits(weights)
+    remainder = (scaled - quantised) * step
+    order = sorted(orbits, key=lambda orbit: (-remainder.flat[orbit[0]], orbit[0]))
+    for orbit in order:
+        if len(orbit) <= abs(owed):
+            quantised.flat[orbit] += step
+            owed -= step * len(orbit)
+    return quantised
+
+
+def symmetry_orbits(weights: Floats) -> list[list[int]]:
+    """Flat positions grouped by the mirrors (and transpose) that leave `weights` unchanged."""
+    positions = np.arange(weights.size).reshape(weights.shape)
+    mirrors = [lambda a, axis=axis: np.flip(a, axis) for axis in range(weights.ndim)]
+    mirrors.append(lambda a: np.flip(a))
+    if weights.ndim == 2 and weights.shape[0] == weights.shape[1]:
+        mirrors.append(lambda a: a.T)
+        mirrors.append(lambda a: np.flip(a).T)
+    kept = [
+        mirror(positions).ravel() for mirror in mirrors if np.array_equal(mirror(weights), weights)
+    ]
+    orbit_of = np.arange(weights.size)
+    while True:
+        lowest = orbit_of
+        for image in kept:
+            lowest = np.minimum(lowest, lowest[image])
+        if np.array_equal(lowest, orbit_of):
+            break
+        orbit_of = lowest
+    orbits: dict[int, list[int]] = {}
+    for position, leader in enumerate(orbit_of.tolist()):
+        orbits.setdefault(leader, []).append(position)
+    return list(orbits.values())
