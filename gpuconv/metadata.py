@@ -131,7 +131,7 @@ class _Tiff:
         found = {entry.tag: entry.value for entry in self.entries(thumbnail)}
         for start_tag, size_tag in zip(_THUMBNAIL_OFFSETS, _THUMBNAIL_SIZES, strict=True):
             start, size = found.get(start_tag, 0), found.get(size_tag, 0)
-            if 8 <= start and 0 < size and start + size <= len(self.data):
+            if start >= 8 and size > 0 and start + size <= len(self.data):
                 self.data[start : start + size] = bytes(size)
         struct.pack_into(self.order + "I", self.data, link, 0)
 

@@ -20,8 +20,8 @@ __all__ = ["Argument", "Operation", "Pipeline", "operations"]
 StepLike = str | tuple[str, Mapping[str, Any]] | Callable[[Any], Any]
 """`"gaussian_blur:sigma=2"`, `("gaussian_blur", {"sigma": 2})`, or a callable on the images."""
 
-RunStep = Callable[[Array, int | None, Array | None, Any], Array]
-"""(images, channel_axis, out, backend) → images."""
+_TRIAL_SHAPE = (2**15, 2**15)
+"""An image that no window outgrows. It is one pixel in memory, and is never computed."""
 
 
 class Pipeline:
@@ -184,6 +184,24 @@ class _Call:
         check_out(out, Spec(spec.shape, spec.dtype), [])
         out[...] = result
         return out
+
+
+class _PlannedError(Exception):
+    """The plan was made: every check has passed."""
+
+
+class _PlanOnly:
+    """A backend that stops where the work would begin."""
+
+    name = "plan only"
+
+    def empty(self, spec: Spec) -> Any:
+        """Called once the plan stands."""
+        raise _PlannedError
+
+    def run(self, plan: Any, inputs: Any, outputs: Any) -> None:
+        """Never reached with a result to fill."""
+        raise _PlannedError
 
 
 def _canonical(step: StepLike) -> str | Callable[[Any], Any]:

@@ -150,7 +150,7 @@ def windows(padded, geometry):
 
 def is_integer(dtype):
     """Whether results of this dtype are exact. (bfloat16 is no NumPy float, so ask it this way.)"""
-    return np.dtype(dtype).kind in "iub"
+    return np.dtype(dtype).kind in "iu"
 
 
 def correctly_rounded(x, dtype):
@@ -160,8 +160,8 @@ def correctly_rounded(x, dtype):
     if x.dtype.kind == "f":
         whole = np.rint(x.astype(np.longdouble))
     else:
-        whole = np.asarray(np.frompyfunc(round, 1, 1)(x.astype(object)), object)
-    return np.clip(whole, low, high).astype(dtype)
+        whole = np.frompyfunc(round, 1, 1)(x.astype(object))
+    return np.asarray(np.clip(whole, low, high)).astype(dtype)
 
 
 def divide_half_even(total, count):
@@ -226,6 +226,11 @@ def channels_first(x, dims, layout):
     x = np.asarray(x)
     x = x if x.ndim == dims + 2 else x[None]
     return np.moveaxis(x, -1, 1) if layout.endswith("C") else x
+
+
+def flat(x):
+    """(N, C, everything else)."""
+    return x.reshape(*x.shape[:2], math.prod(x.shape[2:]))
 
 
 def as_given(out, input, dims, layout):
@@ -297,7 +302,7 @@ def conv_transpose(
     activation=None,
     layout="NCHW",
 ):
-    """Every input element lays its multiple of the kernel, (C, O / groups, *kernel), on the output."""
+    """Every input element adds its multiple of the kernel, (C, O / groups, *kernel)."""
     weight = np.asarray(weight)
     inputs, outputs, *kernel = weight.shape
     dims = len(kernel)
@@ -435,7 +440,7 @@ def lp_pool(
     x = channels_first(input, dims, layout).astype(np.longdouble)
     g = geometry(x.shape[2:], kernel_size, stride, padding, dilation, ceil_mode)
     total = sum(abs(seen) ** norm_type for _, seen in taps(pad(x, g.reach), g))
-    return as_given(result(total ** np.longdouble(1 / norm_type)), input, dims, layout)
+    return as_given(result(total ** (np.longdouble(1) / norm_type)), input, dims, layout)
 
 
 def adaptive_cells(sizes, output_size):
@@ -460,7 +465,7 @@ def adaptive_avg_pool(dims, input, output_size, layout="NCHW"):
     x = channels_first(input, dims, layout)
     cells = {}
     for cell, region in adaptive_cells(x.shape[2:], output_size):
-        inside = summable(x[(..., *region)]).reshape(*x.shape[:2], -1)
+        inside = flat(summable(x[(..., *region)]))
         cells[cell] = mean(inside.sum(axis=-1), inside.shape[-1], x.dtype)
     return as_given(assemble(cells, x, dims), input, dims, layout)
 
@@ -471,7 +476,7 @@ def adaptive_max_pool(dims, input, output_size, return_indices=False, layout="NC
     plane = np.arange(math.prod(x.shape[2:])).reshape(x.shape[2:])
     tops, indices = {}, {}
     for cell, region in adaptive_cells(x.shape[2:], output_size):
-        inside = selectable(x[(..., *region)]).reshape(*x.shape[:2], -1)
+        inside = flat(selectable(x[(..., *region)]))
         tops[cell], indices[cell] = first_best(inside, plane[region].ravel(), np.max)
     top, index = (as_given(assemble(c, x, dims), input, dims, layout) for c in (tops, indices))
     return (top, index) if return_indices else top
@@ -499,7 +504,7 @@ def max_unpool(
 ):
     """Zeros, with every element put back at its flat index; of equal indices the last one wins."""
     x = selectable(channels_first(input, dims, layout))
-    indices = channels_first(indices, dims, layout).reshape(*x.shape[:2], -1)
+    indices = flat(channels_first(indices, dims, layout))
     kernel = per_axis(kernel_size, dims)
     stride = kernel if stride is None else per_axis(stride, dims)
     pads = resolve_pads(padding, x.shape[2:], kernel, stride, [1] * dims)
@@ -507,7 +512,7 @@ def max_unpool(
     out = [(n - 1) * s + k - sum(p) for n, k, s, p in axes]
     out = out if output_size is None else tuple(output_size)[-dims:]
     plane = np.zeros((*x.shape[:2], math.prod(out)), x.dtype)
-    np.put_along_axis(plane, indices, x.reshape(*x.shape[:2], -1), axis=-1)
+    np.put_along_axis(plane, indices, flat(x), axis=-1)
     return as_given(plane.reshape(*x.shape[:2], *out), input, dims, layout)
 
 
@@ -598,27 +603,25 @@ def on_planes(function):
     return wrapper
 
 
-def whole(kernel):
-    """Whether every weight is an integer."""
-    return np.array_equal(kernel, np.rint(kernel))
+def weights(kernel):
+    """A kernel as integers without limits if all its weights are integers, else in longdouble."""
+    kernel = np.asarray(kernel)
+    if is_integer(kernel.dtype):
+        return python_ints(kernel)
+    kernel = kernel.astype(np.longdouble)
+    if not np.array_equal(kernel, np.rint(kernel)):
+        return kernel
+    return np.asarray(np.frompyfunc(int, 1, 1)(kernel), object)
 
 
 def exact(images, *kernels):
-    """Images and kernels in one type that loses nothing: integers (int64 where they are sure to
+    """Images and `weights` in one type that loses nothing: integers (int64 where they are sure to
     fit, else without limits) if all of them are, else longdouble."""
-    if not (is_integer(images.dtype) and all(whole(kernel) for kernel in kernels)):
+    if not is_integer(images.dtype) or any(kernel.dtype != object for kernel in kernels):
         return [x.astype(np.longdouble) for x in (images, *kernels)]
-    gain = math.prod(float(abs(kernel).sum()) for kernel in kernels)
+    gain = math.prod(1 + np.sum(abs(kernel)) for kernel in kernels)
     narrow = images.dtype.itemsize <= 2 and gain < 2**46
     return [x.astype(np.int64) if narrow else python_ints(x) for x in (images, *kernels)]
-
-
-def weights(kernel):
-    """A kernel as integers if all its weights are, so that they convert without loss."""
-    kernel = np.asarray(kernel)
-    if is_integer(kernel.dtype) or not whole(kernel):
-        return kernel
-    return np.frompyfunc(int, 1, 1)(kernel)
 
 
 @quiet
@@ -638,9 +641,8 @@ def around(images, size, border, value, anchor=None):
 @on_planes
 def filter2d_exact(images, kernel, anchor=None, delta=0, border="reflect", value=0):
     """The unrounded sum: integers for integers with integer weights and delta, else longdouble."""
-    kernel, delta = weights(kernel), weights(delta)
-    padded = around(images, kernel.shape, border, value, anchor)
-    padded, kernel, delta = exact(padded, kernel, delta)
+    padded = around(images, np.shape(kernel), border, value, anchor)
+    padded, kernel, delta = exact(padded, weights(kernel), weights(delta))
     return slide(padded, kernel) + delta
 
 
@@ -660,9 +662,8 @@ def filter2d_bound(images, kernel, anchor=None, delta=0, border="reflect", value
 @on_planes
 def separable_exact(images, kernel_y, kernel_x, border="reflect", value=0):
     """The unrounded sum over the outer product of a column and a row."""
-    kernel_y, kernel_x = weights(kernel_y), weights(kernel_x)
     padded = around(images, (len(kernel_y), len(kernel_x)), border, value)
-    padded, kernel_y, kernel_x = exact(padded, kernel_y, kernel_x)
+    padded, kernel_y, kernel_x = exact(padded, weights(kernel_y), weights(kernel_x))
     return slide(slide(padded, kernel_y[:, None]), kernel_x[None, :])
 
 
@@ -742,9 +743,11 @@ def sharpen(images, amount=1.0, border="reflect", value=0):
 
 @on_planes
 def unsharp_mask(images, sigma=1.0, amount=1.0, border="reflect", value=0):
-    """x + amount (x - blur), the blur unrounded."""
-    blur = gaussian_exact(images, sigma, 4.0, border, value).astype(np.longdouble)
-    return finish(images + amount * (images - blur), images.dtype)
+    """x + amount (x - blur), the blur unrounded; for integers the amount is a multiple of 2^-12."""
+    amount = round(amount * 2**12) / 2**12 if is_integer(images.dtype) else amount
+    blur = gaussian_exact(images, sigma, 4.0, border, value)
+    x = images.astype(np.longdouble)
+    return finish(x + amount * (x - blur), images.dtype)
 
 
 @on_planes

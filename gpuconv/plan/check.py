@@ -154,6 +154,6 @@ def check_out(out: Any, expected: Spec, inputs: Sequence[tuple[str, Any]]) -> No
 
 def _overlap(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> bool:
     try:
-        return np.shares_memory(first, second, max_work=10_000)
+        return np.shares_memory(first, second, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True

@@ -348,14 +348,16 @@ def plan_conv_transpose(
             f"weight must have shape (C, O / groups, ...) with C = {shape.channels} divisible by "
             f"groups, got shape {kernel.shape} and groups {groups}"
         )
-    if isinstance(padding, str):
-        raise ValueError(f"padding must be integers in a transposed convolution, got {padding!r}")
-    windows = _spatial_windows(kernel.shape[2:], stride, padding, dilation, shape.spatial)
     extra = check.per_axis("output_padding", output_padding, rank, minimum=0)
+    windows = _spatial_windows(
+        kernel.shape[2:], stride, 0 if _is_same(padding) else padding, dilation, shape.spatial
+    )
     if any(e >= max(w.stride, w.dilation) for e, w in zip(extra, windows, strict=True)):
         raise ValueError(
             f"output_padding must be smaller than stride or dilation, got {output_padding!r}"
         )
+    if _is_same(padding):
+        windows, extra = _same_transposed(windows, shape.spatial, extra, padding)
     sizes = tuple(
         w.transposed_outputs(n, e) for w, n, e in zip(windows, shape.spatial, extra, strict=True)
     )
@@ -374,6 +376,24 @@ def plan_conv_transpose(
         spec.dtype if is_float(spec.dtype) else sums,
         parse_activation(activation, spec.dtype),
     )
+
+
+def _is_same(padding: Padding) -> bool:
+    return padding in ("same", "same_upper", "same_lower")
+
+
+def _same_transposed(
+    windows: Sequence[AxisWindow], sizes: Sequence[int], extra: Sequence[int], padding: Padding
+) -> tuple[tuple[AxisWindow, ...], tuple[int, ...]]:
+    """Pads and output padding that give n·stride outputs: ONNX's rule for transposed "same"."""
+    padded, extended = [], []
+    for w, n, e in zip(windows, sizes, extra, strict=True):
+        total = w.transposed_outputs(n, e) - n * w.stride
+        small, large = max(0, total) // 2, max(0, total) - max(0, total) // 2
+        pad = (large, small) if padding == "same_lower" else (small, large)
+        padded.append(AxisWindow(w.size, w.stride, w.dilation, pad))
+        extended.append(e + max(0, -total))
+    return tuple(padded), tuple(extended)
 
 
 def plan_conv_pool(

@@ -16,24 +16,18 @@ from gpuconv.window import AxisWindow, Padding, resolve_padding
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class PoolPlan:
-    """A window slid over every channel.
+class _ValuesAndIndices:
+    """What pools share: values of the input's dtype and, if wanted, where they came from.
 
-    operation: "max", "min", "avg" or "lp". `divisor` replaces the count of an average;
-    `count_pad` counts padding (not what lies beyond it); `norm` is the p of "lp".
-    `index_dtype` is set where the positions of the extremes are wanted too: flat in the
-    unpadded spatial plane.
+    `index_dtype` is set where the positions of the extremes are wanted too: flat in the unpadded
+    spatial plane.
     """
 
     input: MapShape
     output: MapShape
-    windows: tuple[AxisWindow, ...]
     operation: str
     dtype: DType
-    index_dtype: DType | None = None
-    count_pad: bool = True
-    divisor: int | None = None
-    norm: float = 0.0
+    index_dtype: DType | None
 
     @property
     def outputs(self) -> tuple[Spec, ...]:
@@ -49,6 +43,20 @@ class PoolPlan:
         return prod(self.input.shape) * self.dtype.itemsize + sum(
             prod(s.shape) * s.dtype.itemsize for s in self.outputs
         )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PoolPlan(_ValuesAndIndices):
+    """A window slid over every channel.
+
+    operation: "max", "min", "avg" or "lp". `divisor` replaces the count of an average;
+    `count_pad` counts padding (not what lies beyond it); `norm` is the p of "lp".
+    """
+
+    windows: tuple[AxisWindow, ...]
+    count_pad: bool = True
+    divisor: int | None = None
+    norm: float = 0.0
 
     @property
     def flops(self) -> int:
@@ -66,17 +74,8 @@ class PoolPlan:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class AdaptivePoolPlan:
+class AdaptivePoolPlan(_ValuesAndIndices):
     """Windows that share the input out among a given number of outputs (PyTorch's rule)."""
-
-    input: MapShape
-    output: MapShape
-    operation: str
-    dtype: DType
-    index_dtype: DType | None = None
-
-    outputs = PoolPlan.outputs
-    min_bytes = PoolPlan.min_bytes
 
     @property
     def flops(self) -> int:
@@ -216,7 +215,7 @@ def plan_pool_window(
         )
     output = MapShape(shape.batch, shape.channels, counts, shape.channels_last, shape.batched)
     return PoolPlan(
-        shape, output, windows, operation, spec.dtype, index_dtype, count_pad, divisor, norm
+        shape, output, operation, spec.dtype, index_dtype, windows, count_pad, divisor, norm
     )
 
 

@@ -58,6 +58,23 @@ class ArraySource:
         return self.array[(batch, *region)]
 
 
+class _Converted:
+    """A source whose values are converted when they are read."""
+
+    def __init__(self, source: Source, dtype: DType) -> None:
+        self.source = source
+        self.shape = source.shape
+        self.dtype = dtype
+
+    def read(self, batch: slice, region: Region) -> Values:
+        return self.source.read(batch, region).astype(self.dtype)
+
+
+def converted(source: Source, dtype: DType) -> Source:
+    """`source` as `dtype`."""
+    return source if source.dtype == dtype else _Converted(source, dtype)
+
+
 def load(
     source: Source,
     batch: slice,

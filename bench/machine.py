@@ -1,0 +1,118 @@
+"""Where a benchmark runs: device, commit, threads, and how much memory this process holds."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def cpu_count() -> int:
+    """Processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def cpu_name() -> str:
+    """The processor's name and the number of processors at hand."""
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        found = None
+    name = found.group(1) if found else platform.processor() or platform.machine()
+    return f"{name.strip()} ({cpu_count()} CPUs)"
+
+
+def device(backend: str) -> dict[str, Any]:
+    """`device` and `driver` of a results line."""
+    if backend != "cuda":
+        return {"device": cpu_name(), "driver": None}
+    import cupy
+
+    properties = cupy.cuda.runtime.getDeviceProperties(cupy.cuda.Device().id)
+    version = cupy.cuda.runtime.driverGetVersion()
+    return {
+        "device": properties["name"].decode(),
+        "driver": f"CUDA {version // 1000}.{version % 1000 // 10}",
+    }
+
+
+def slug(name: str) -> str:
+    """A device's name as a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+
+
+def version(*packages: str) -> str:
+    """The version of the first of `packages` that is installed."""
+    for package in packages:
+        try:
+            return metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return "unknown"
+
+
+def commit() -> dict[str, Any]:
+    """`commit` and `dirty` (changes other than results) of the checkout; None where it is none."""
+    head = _git("rev-parse", "HEAD")
+    changes = _git("status", "--porcelain", "--", ".", ":!bench/results")
+    return {"commit": head, "dirty": None if head is None else bool(changes)}
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now. Linux only."""
+    return _status("VmRSS")
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held, since `restart_peak` if that was called.
+
+    Linux keeps VmHWM an address space; ru_maxrss would hand a parent's peak down to its children.
+    """
+    if sys.platform == "linux":
+        return _status("VmHWM")
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def restart_peak() -> bool:
+    """Let `peak_bytes` start again from what is held now; False where the system cannot.
+
+    Freed memory goes back to the system first, or a call that reuses it would seem to need none.
+    """
+    try:
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError, TypeError):
+        return False
+    return True
+
+
+def _status(field: str) -> int:
+    text = Path("/proc/self/status").read_text()
+    found = re.search(rf"^{field}:\s+(\d+) kB", text, re.M)
+    if found is None:
+        raise OSError(f"/proc/self/status has no {field}")
+    return int(found.group(1)) * 1024

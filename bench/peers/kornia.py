@@ -1,0 +1,64 @@
+"""kornia's filters over PyTorch tensors of a CUDA device."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from bench.cases import Arrays, Case
+from bench.peers.common import Call, UnsupportedError, gaussian_radius, pair
+from bench.peers.pytorch import OnTorchCuda, on_channel
+
+
+class Kornia(OnTorchCuda):
+    """kornia.filters and kornia.morphology: floats alone."""
+
+    name = "kornia"
+    packages = ("kornia",)
+    modules = ("kornia", "torch")
+
+    def start(self, threads: int) -> None:
+        super().start(threads)
+        self.filters = import_module("kornia.filters")
+        self.morphology = import_module("kornia.morphology")
+
+    def call(self, case: Case, plan: Any, arrays: Arrays) -> Call:
+        if case.dtype.kind != "f":
+            raise UnsupportedError("takes floats")
+        return super().call(case, plan, arrays)
+
+    def filter2d(self, case: Case) -> Call:
+        return on_channel(lambda x, kernel: self.filters.filter2d(x, kernel[None]))
+
+    def separable_filter2d(self, case: Case) -> Call:
+        return on_channel(
+            lambda x, column, row: self.filters.filter2d_separable(x, row[None], column[None])
+        )
+
+    def gaussian_blur(self, case: Case) -> Call:
+        sigma = tuple(float(s) for s in pair(case.arguments["sigma"]))
+        size = tuple(2 * gaussian_radius(s) + 1 for s in sigma)
+        return on_channel(lambda x: self.filters.gaussian_blur2d(x, size, sigma))
+
+    def box_blur(self, case: Case) -> Call:
+        size = pair(case.arguments["size"])
+        return on_channel(lambda x: self.filters.box_blur(x, size))
+
+    def median_blur(self, case: Case) -> Call:
+        size = pair(case.arguments["size"])
+        return on_channel(
+            lambda x: self.filters.median_blur(x, size),
+            same_border=False,
+            note="its border is constant",
+        )
+
+    def sobel(self, case: Case) -> Call:
+        return on_channel(
+            lambda x: self.filters.sobel(x, normalized=False),
+            same_border=False,
+            note="its border is edge",
+        )
+
+    def dilate(self, case: Case) -> Call:
+        ones = self.torch.ones(pair(case.arguments["size"]), device=self.device)
+        return on_channel(lambda x: self.morphology.dilation(x, ones))

@@ -1,0 +1,35 @@
+"""gpuconv itself, called like every other library."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gpuconv
+from bench.cases import Arrays, Case
+from bench.peers.common import Call, Library
+from bench.peers.cuda import OnCuda
+
+
+class GpuConv(Library):
+    """gpuconv on the NumPy backend."""
+
+    name = "gpuconv"
+    packages = ("gpuconv",)
+    modules = ("gpuconv",)
+    backend = "numpy"
+
+    def version(self) -> str:
+        return gpuconv.__version__
+
+    def start(self, threads: int) -> None:
+        if hasattr(gpuconv, "set_num_threads"):
+            gpuconv.set_num_threads(threads)
+
+    def call(self, case: Case, plan: Any, arrays: Arrays) -> Call:
+        return Call(lambda *inputs, out: case.run(*inputs, out=out, backend=self.backend))
+
+
+class GpuConvCuda(OnCuda, GpuConv):
+    """gpuconv on the CUDA backend, on arrays of the device."""
+
+    backend = "cuda"

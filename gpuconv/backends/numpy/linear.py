@@ -1,0 +1,298 @@
+"""Weighted sums over images: dense or separable stencils, magnitudes, unsharp masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from gpuconv.backends.numpy.passes import two_passes
+from gpuconv.backends.numpy.sums import BLOCK_TAPS, PairwiseSum
+from gpuconv.backends.numpy.tile import (
+    ArraySource,
+    Region,
+    Source,
+    Values,
+    compute,
+    converted,
+    image_planes,
+    load,
+)
+from gpuconv.dtypes import DType, is_float, limits, saturate
+from gpuconv.plan.filters import AMOUNT_BITS, LinearPlan
+from gpuconv.quantize import Stencil
+
+DENSE_ELEMENTS = 1 << 20
+"""Elements of a dense stencil's tile; more kernel rows than fit are taken in groups."""
+
+Words = tuple[Values, Values]
+"""(high, low) with sum = high · 2^half + low and 0 ≤ low < 2^half."""
+
+
+def run(plan: LinearPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
+    """Carry out a LinearPlan."""
+    for images, out in image_planes((inputs[0], outputs[0]), plan.images.channels_last):
+        compute(LinearNode(plan, converted(ArraySource(images), plan.images.dtype)), out)
+
+
+class LinearNode:
+    """A LinearPlan over a source of its dtype."""
+
+    def __init__(self, plan: LinearPlan, source: Source) -> None:
+        self.plan = plan
+        self.source = source
+        self.shape = source.shape
+        self.dtype: DType = plan.images.out_dtype
+
+    def read(self, batch: slice, region: Region) -> Values:
+        """Filtered pixels."""
+        plan = self.plan
+        sums = [self._sum(s, batch, region) for s in plan.stencils]
+        whole = not is_float(plan.images.dtype)
+        if plan.combine == "magnitude":
+            result = _whole_magnitude(*sums, plan) if whole else np.hypot(*sums)
+        elif plan.combine == "unsharp":
+            pixels = self.source.read(batch, region)
+            result = (_whole_unsharp if whole else _float_unsharp)(pixels, sums[0], plan)
+        elif whole:
+            result = _rounded(sums[0], plan)
+        else:
+            result = sums[0]
+            if plan.delta:
+                result += result.dtype.type(plan.delta)
+        return saturate(result, self.dtype) if whole else result.astype(self.dtype, copy=False)
+
+    def _sum(self, stencil: Stencil, batch: slice, region: Region) -> Any:
+        """The stencil's unrounded sums, in its accumulator; Words for "int64x2"."""
+        if stencil.accumulator == "int64x2":
+            return self._word_sums(stencil, batch, region)
+        dtype = np.dtype(stencil.accumulator)
+        if stencil.dense is not None:
+            value = self.plan.images.value
+            return self._dense(stencil.dense.array, self.source, value, dtype, batch, region)
+        assert stencil.column is not None
+        assert stencil.row is not None
+        column, row = (f.array.astype(dtype) for f in (stencil.column, stencil.row))
+        images = self.plan.images
+
+        def down(strip: Values) -> Values:
+            height = strip.shape[1] - column.size + 1
+            rows = [strip[:, i : i + height] for i in range(column.size)]
+            return _drop_bits(weighted_sum(rows, column), stencil.column_shift)
+
+        def across(middle: Values) -> Values:
+            width = middle.shape[2] - row.size + 1
+            return weighted_sum(shifted_columns(middle, row.size), row).reshape(
+                *middle.shape[:2], width, middle.shape[3]
+            )
+
+        return two_passes(
+            self.source,
+            batch,
+            region,
+            self.plan.windows,
+            images.border,
+            images.value,
+            dtype,
+            down,
+            across,
+        )
+
+    def _dense(
+        self,
+        weights: Values,
+        source: Source,
+        value: float,
+        dtype: DType,
+        batch: slice,
+        region: Region,
+    ) -> Values:
+        """Σ weights·pixels, kernel rows in groups that keep the tile small."""
+        images = self.plan.images
+        (top, _), (left, right) = (
+            w.input_range(r.start, r.stop) for w, r in zip(self.plan.windows, region, strict=True)
+        )
+        height, (kernel_height, kernel_width) = region[0].stop - region[0].start, weights.shape
+        count, inner = batch.stop - batch.start, self.shape[-1]
+        group = max(1, DENSE_ELEMENTS // (count * (right - left) * inner) - height + 1)
+        total = PairwiseSum()
+        for first in range(0, kernel_height, group):
+            last = min(kernel_height, first + group)
+            start, stop = (top + first, left), (top + last - 1 + height, right)
+            tile = load(source, batch, start, stop, images.border, value, dtype)
+            views = [
+                view
+                for i in range(last - first)
+                for view in shifted_columns(tile[:, i : i + height], kernel_width)
+            ]
+            total.add(weighted_sum(views, weights[first:last].astype(dtype).ravel()))
+        return total.total().reshape(count, height, -1, inner)
+
+    def _word_sums(self, stencil: Stencil, batch: slice, region: Region) -> Words:
+        """Sums that outgrow 64 bits: one of the pixels' high halves, one of their low halves."""
+        assert stencil.dense is not None
+        half, int64 = 4 * self.plan.images.dtype.itemsize, np.dtype(np.int64)
+        weights, pad = stencil.dense.array, self.plan.images.value
+        high, low = (
+            self._dense(weights, *pixel_half(self.source, pad, upper), int64, batch, region)
+            for upper in (True, False)
+        )
+        return high + (low >> half), low & ((1 << half) - 1)
+
+
+class _Half:
+    """The upper (signed) or lower (unsigned) half of every pixel's bits, as int64."""
+
+    def __init__(self, source: Source, bits: int, upper: bool) -> None:
+        self.source, self.bits, self.upper = source, bits, upper
+        self.shape = source.shape
+        self.dtype: DType = np.dtype(np.int64)
+
+    def read(self, batch: slice, region: Region) -> Values:
+        pixels = self.source.read(batch, region)
+        half: Values = _half_of(pixels, self.bits, self.upper)
+        return half.astype(np.int64)
+
+
+def pixel_half(source: Source, value: float, upper: bool) -> tuple[Source, int]:
+    """The upper or lower half of every pixel, and of the border's value."""
+    bits = 4 * source.dtype.itemsize
+    return _Half(source, bits, upper), _half_of(int(value), bits, upper)
+
+
+def _half_of(value: Any, bits: int, upper: bool) -> Any:
+    return value >> bits if upper else value & ((1 << bits) - 1)
+
+
+def shifted_columns(tile: Values, count: int) -> list[Values]:
+    """Views (b, h, w·C) of a tile (b, h, w + count − 1, C), each one pixel further right."""
+    batch, height, width, inner = tile.shape
+    flat = tile.reshape(batch, height, width * inner)
+    length = (width - count + 1) * inner
+    return [flat[:, :, j * inner : j * inner + length] for j in range(count)]
+
+
+def weighted_sum(views: Sequence[Values], weights: Values) -> Values:
+    """Σ weights[i]·views[i]. Floats in blocks summed pairwise; every term counts, even 0·Inf."""
+    total = PairwiseSum()
+    term = np.empty(views[0].shape, weights.dtype)
+    for first in range(0, len(views), BLOCK_TAPS):
+        block = np.multiply(views[first], weights[first])
+        for view, weight in zip(
+            views[first + 1 : first + BLOCK_TAPS],
+            weights[first + 1 : first + BLOCK_TAPS],
+            strict=True,
+        ):
+            block += np.multiply(view, weight, out=term)
+        total.add(block)
+    return total.total()
+
+
+def _drop_bits(sums: Values, bits: int) -> Values:
+    """sums / 2^bits rounded half to even, for exact sums in floats or int64."""
+    if not bits:
+        return sums
+    if sums.dtype.kind == "f":
+        sums *= sums.dtype.type(0.5**bits)
+        return np.rint(sums, out=sums)
+    return (sums + ((1 << (bits - 1)) - 1) + ((sums >> bits) & 1)) >> bits
+
+
+def _rounded(sums: Values | Words, plan: LinearPlan) -> Values:
+    """Exact sums + delta, rounded half to even; saturation to the dtype is left to the caller."""
+    shift = plan.stencils[0].shift
+    if isinstance(sums, tuple):
+        half = 4 * plan.images.dtype.itemsize
+        if not shift:
+            return _round_words(*sums, half, plan)
+        # So huge a gain saturates beyond ±2^58 whatever the low word says.
+        room = 1 << (58 - half)
+        sums = (np.clip(sums[0], -room, room - 1) << half) + sums[1]
+    if not plan.delta:
+        return _drop_bits(sums, shift)
+    whole, rest = _split(plan.delta, shift)
+    return _drop_bits((sums.astype(np.int64) + whole) * 4 + rest, shift + 2)
+
+
+def _split(delta: float, shift: int) -> tuple[int, int]:
+    """delta·2^shift as its floor and two more bits: 0 nothing, 1 below, 2 at, 3 above a half.
+
+    Two bits are all that rounding needs to know of the rest.
+    """
+    scaled = Fraction(delta) * 2**shift
+    whole = math.floor(scaled)
+    twice = 2 * (scaled - whole)
+    limit = 1 << 59
+    return max(-limit, min(limit, whole)), 2 + (twice > 1) - (twice < 1) if twice else 0
+
+
+def _round_words(high: Values, low: Values, half: int, plan: LinearPlan) -> Values:
+    """Two-word sums of integer weights + delta → whole numbers of the output's dtype."""
+    whole, rest = _split(plan.delta, 0)
+    up = (rest == 3) | ((rest == 2) & ((low + whole) & 1))
+    low = low + (whole & ((1 << half) - 1)) + up
+    return join_words(high + (whole >> half) + (low >> half), low, half, plan.images.out_dtype)
+
+
+def join_words(high: Values, low: Values, half: int, dtype: DType) -> Values:
+    """high · 2^half + (the lower half of low) as `dtype`, saturated."""
+    least, most = limits(dtype)
+    wide = np.dtype(np.uint64 if least == 0 else np.int64)
+    joined = np.clip(high, least >> half, most >> half).astype(wide) << wide.type(half)
+    joined |= (low & ((1 << half) - 1)).astype(wide)
+    result = saturate(joined, dtype)
+    result[high < least >> half] = least
+    result[high > most >> half] = most
+    return result
+
+
+def _whole_magnitude(down: Values | Words, across: Values | Words, plan: LinearPlan) -> Values:
+    """The correctly rounded square root of the exact sum of squares."""
+    half = 4 * plan.images.dtype.itemsize
+    if half <= 8:
+        down, across = (np.asarray(v, dtype=np.float64) for v in (down, across))
+        # Squares stay below 2^53: exact, and no integer's root lies close to a half.
+        return np.rint(np.sqrt(down * down + across * across))
+    most = limits(plan.images.out_dtype)[1]
+    root = np.frompyfunc(lambda a, b: min(most, (math.isqrt(4 * (a * a + b * b)) + 1) // 2), 2, 1)
+    result: Values = root(_python_integers(down, half), _python_integers(across, half))
+    return result.astype(plan.images.out_dtype)
+
+
+def _python_integers(sums: Values | Words, half: int) -> Values:
+    """Exact sums of any width: squares of 32-bit gradients outgrow every dtype."""
+    if isinstance(sums, tuple):
+        return sums[0].astype(object) * (1 << half) + sums[1].astype(object)
+    return sums.astype(np.int64).astype(object)
+
+
+def _float_unsharp(pixels: Values, blurred: Values, plan: LinearPlan) -> Values:
+    """x + amount·(x − blur)."""
+    sharp = pixels.astype(blurred.dtype)
+    np.subtract(sharp, blurred, out=blurred)
+    blurred *= blurred.dtype.type(plan.amount)
+    return np.add(sharp, blurred, out=sharp)
+
+
+def _whole_unsharp(pixels: Values, blurred: Values, plan: LinearPlan) -> Values:
+    """x + amount·(x − blur) on fixed point, rounded once, half to even."""
+    shift, amount = plan.stencils[0].shift, int(plan.amount)
+    bits = shift + AMOUNT_BITS
+    pixels = pixels.astype(np.int64)
+    missing = (pixels << shift) - blurred.astype(np.int64)
+    if abs(amount) << (8 * plan.images.dtype.itemsize + shift + 1) < 1 << 62:
+        product = missing * amount
+        floor, rest = product >> bits, product & ((1 << bits) - 1)
+    else:
+        # amount · missing outgrows 64 bits: its high part, and 30 low bits.
+        high = (missing >> 30) * amount
+        low = (missing & ((1 << 30) - 1)) * amount
+        high += low >> 30
+        floor = high >> (bits - 30)
+        rest = ((high & ((1 << (bits - 30)) - 1)) << 30) | (low & ((1 << 30) - 1))
+    whole = pixels + floor
+    middle = 1 << (bits - 1)
+    return whole + ((rest > middle) | ((rest == middle) & (whole & 1 == 1)))

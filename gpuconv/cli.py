@@ -1,0 +1,353 @@
+"""The command line: `gpuconv filter | ops | info | explain | demo`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+try:
+    import click
+except ModuleNotFoundError as missing:
+    if missing.name != "click":
+        raise
+    print(
+        "gpuconv: the command line needs click, which is not installed: "
+        "pip install 'gpuconv[image]'",
+        file=sys.stderr,
+    )
+    raise SystemExit(2) from missing
+
+from gpuconv import backends
+from gpuconv._version import __version__
+from gpuconv.errors import BackendUnavailableError
+from gpuconv.explain import built_in_example, explain
+from gpuconv.extras import MissingExtraError, need
+from gpuconv.image_io import FORMATS, read_image
+from gpuconv.image_types import ImageError
+from gpuconv.jobs import Outcome, UsageError, choose_work, plan_tasks, run_tasks
+from gpuconv.journal import Journal
+from gpuconv.operations import Argument, operations
+from gpuconv.pipeline import Pipeline
+from gpuconv.report import Run, teller
+from gpuconv.step_text import named_kernel, parse_matrix, parse_value
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status: 0 done, 1 some failed, 2 usage, 130 ^C."""
+    args = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = gpuconv.main(args or ["--help"], prog_name="gpuconv", standalone_mode=False)
+        sys.stdout.flush()
+        return status if isinstance(status, int) else OK
+    except click.ClickException as error:
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context is not None else "gpuconv"
+        return _complain(error.format_message(), f"{command} --help")
+    except (UsageError, BackendUnavailableError, MissingExtraError) as error:
+        return _complain(str(error))
+    except (click.Abort, KeyboardInterrupt):
+        print("gpuconv: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has gone: `gpuconv ops | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+
+
+def _complain(message: str, help_command: str = "") -> int:
+    line = " ".join(message.split()).rstrip(".")
+    hint = f" (see {help_command})" if help_command else ""
+    print(f"gpuconv: {line}{hint}", file=sys.stderr)
+    return USAGE
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gpuconv")
+def gpuconv() -> None:
+    """Convolution and pooling for images, on a GPU or on any machine.
+
+    \b
+    Blur every photograph of a folder:
+      gpuconv filter photos -o blurred --op gaussian_blur:sigma=2
+    See the whole story on real photographs:
+      gpuconv demo
+    """
+
+
+@gpuconv.command("filter", short_help="Filter image files and folders.")
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option(
+    "-o", "--out", "out", metavar="OUT", required=True, help="Folder, or a file for one input."
+)
+@click.option(
+    "--op",
+    "ops",
+    metavar="NAME[:KEY=VALUE,...]",
+    multiple=True,
+    required=True,
+    help="An operation; give --op again for the next one. `gpuconv ops` lists them.",
+)
+@click.option("-r", "--recursive", is_flag=True, help="Look in the folders below, too.")
+@click.option("--format", "extension", metavar="EXT", help="png, jpg, webp or tif for all outputs.")
+@click.option(
+    "--backend",
+    type=click.Choice(backends.NAMES),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+@click.option("--resume", is_flag=True, help="Do only what a former, same run has not done.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@click.option("--report", metavar="FILE.json", help="Write what became of every file as JSON.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=min(4, os.cpu_count() or 1),
+    show_default=True,
+    help="Threads that decode and encode.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="Tell nothing but failures.")
+def filter_command(
+    inputs: tuple[str, ...],
+    out: str,
+    ops: tuple[str, ...],
+    recursive: bool,
+    extension: str | None,
+    backend: str,
+    resume: bool,
+    overwrite: bool,
+    report: str | None,
+    jobs: int,
+    quiet: bool,
+) -> int:
+    """Filter PNG, JPEG, WebP and TIFF images with any chain of operations.
+
+    INPUT is a file, a folder or a quoted glob. Every output keeps its input's name, relative
+    path and format. Transparency is kept as it is; photographs are turned upright.
+
+    \b
+    One photograph:
+      gpuconv filter cat.jpg -o cat-soft.jpg --op gaussian_blur:sigma=2
+    A folder and all below it, two operations, all outputs as PNG:
+      gpuconv filter photos -r -o out --format png \\
+          --op median_blur:size=3 --op sharpen:amount=0.5
+    Your own kernel (quote it: the shell reads ';' otherwise):
+      gpuconv filter cat.jpg -o edge.png \\
+          --op "filter2d:kernel=[0,-1,0;-1,5,-1;0,-1,0]"
+
+    \b
+    Exit status: 0 all done, 1 some images failed, 2 wrong usage, 130 interrupted.
+    """
+    need("gpuconv filter", "image", "PIL", "tifffile", "imagecodecs", "rich")
+    if resume and overwrite:
+        raise click.UsageError("--resume and --overwrite exclude each other; drop one")
+    pipeline = _pipeline(ops)
+    engine = _backend(backend)
+    tasks = plan_tasks(inputs, Path(out), recursive=recursive, suffix=_suffix(extension))
+    into_file = len(tasks) == 1 and tasks[0].output == Path(out)
+    folder = Path(out).parent if into_file else Path(out)
+    journal = Journal(folder) if resume or not into_file else None
+    work, skipped = choose_work(
+        tasks, journal, pipeline.fingerprint, resume=resume, overwrite=overwrite
+    )
+    target = _report_path(report, [t.input for t in tasks] + [t.output for t in tasks])
+    if journal is not None:
+        _begin(journal, [t.output for t in work if not t.refused], pipeline)
+    run = Run(engine.name, str(pipeline), skipped, len(tasks))
+    interrupted = False
+    with teller(len(work), quiet=quiet) as shown:
+
+        def on_done(outcome: Outcome) -> None:
+            run.outcomes.append(outcome)
+            if journal is not None and outcome.status == "done":
+                journal.finish(outcome.task.output)
+            shown.tell(outcome)
+
+        try:
+            run_tasks(work, pipeline, backend=engine, jobs=jobs, on_done=on_done)
+        except KeyboardInterrupt:
+            interrupted = True
+    if target is not None:
+        run.write(target)
+    if not quiet:
+        print(run.summary(), flush=True)
+    for failure in run.failures:
+        print(f"gpuconv: failed: {failure.task.input}: {failure.reason}", file=sys.stderr)
+    if interrupted:
+        hint = "" if into_file else "; --resume goes on from here"
+        print(f"gpuconv: interrupted{hint}", file=sys.stderr)
+        return INTERRUPTED
+    return FAILED if run.failures else OK
+
+
+def _pipeline(ops: Sequence[str]) -> Pipeline:
+    """The chain of --op texts; an error names the text it is about."""
+    for text in ops:
+        try:
+            Pipeline(text)
+        except ValueError as error:
+            raise click.UsageError(f"--op {text}: {error}") from error
+    return Pipeline(*ops)
+
+
+def _backend(name: str) -> Any:
+    """The backend that every image will be computed on; 'auto' leaves room for GPUCONV_BACKEND."""
+    try:
+        return backends.resolve(None if name == "auto" else name, [])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _suffix(extension: str | None) -> str | None:
+    if extension is None:
+        return None
+    suffix = f".{extension.lower().removeprefix('.')}"
+    if suffix not in FORMATS:
+        known = ", ".join(s[1:] for s in FORMATS)
+        raise click.UsageError(f"--format must be one of {known}, got {extension}")
+    return suffix
+
+
+def _report_path(report: str | None, files: Sequence[Path]) -> Path | None:
+    """Where the report goes; refused now if it could not be written after a long run."""
+    if report is None:
+        return None
+    path = Path(report)
+    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+        raise click.UsageError(f"--report must name a file in a writeable folder, got {report}")
+    taken = {os.path.abspath(file) for file in files}
+    if os.path.abspath(path) in taken:
+        raise click.UsageError(f"--report must not be one of the images, got {report}")
+    return path
+
+
+def _begin(journal: Journal, outputs: Sequence[Path], pipeline: Pipeline) -> None:
+    try:
+        journal.begin(outputs, pipeline.fingerprint)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise click.UsageError(f"OUT {journal.folder} cannot be written: {reason}") from error
+
+
+@gpuconv.command("ops", short_help="List every operation and its arguments.")
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def ops_command(name: str | None, as_json: bool) -> int:
+    """List every operation with its arguments, their defaults and meaning.
+
+    \b
+    Everything:            gpuconv ops
+    One of them:           gpuconv ops gaussian_blur
+    For a program:         gpuconv ops --json
+    """
+    known = operations()
+    if name is not None:
+        known = tuple(operation for operation in known if operation.name == name)
+        if not known:
+            _pipeline([name])  # complains with the nearest name
+    if as_json:
+        print(json.dumps([operation.as_dict() for operation in known], indent=2, default=str))
+        return OK
+    for operation in known:
+        print(f"{operation.name}: {operation.summary}")
+        for argument in operation.arguments:
+            print(f"    {_heading(argument).ljust(24)} {argument.meaning}".rstrip())
+        print()
+    print("Use one with --op, as in: gpuconv filter photos -o out --op gaussian_blur:sigma=2")
+    return OK
+
+
+def _heading(argument: Argument) -> str:
+    if argument.required:
+        return f"{argument.name} (required)"
+    default = argument.default
+    shown = str(default).lower() if default is None or isinstance(default, bool) else default
+    return f"{argument.name}={shown}"
+
+
+@gpuconv.command("info", short_help="Show backends, devices and versions.")
+@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+def info_command(as_json: bool) -> int:
+    """Show versions, backends and devices, and what 'auto' picks and why.
+
+    \b
+    Example:               gpuconv info
+    For a program:         gpuconv info --json
+    """
+    found = backends.info()
+    if as_json:
+        print(json.dumps(found, indent=2, default=str))
+        return OK
+    print(f"gpuconv {found['version']}, Python {found['python']}, NumPy {found['numpy']}")
+    for backend in found["backends"]:
+        if backend["available"]:
+            print(f"{backend['name']}: available ({', '.join(map(str, backend['devices']))})")
+        else:
+            print(f"{backend['name']}: not available: {backend['reason']}; {backend['remedy']}")
+    print(f"auto picks {found['auto']['backend']}: {found['auto']['why']}")
+    return OK
+
+
+@gpuconv.command("explain", short_help="Write out the arithmetic of one output value.")
+@click.argument("image", required=False)
+@click.option("--kernel", metavar='NAME|"ROW;ROW"', help="A kernel by name or by its rows.")
+@click.option("--at", metavar="Y,X", help="The output pixel; the middle if not given.")
+@click.option("--stride", metavar="S", type=click.IntRange(min=1), default=1, show_default=True)
+@click.option("--padding", metavar="P", default="0", show_default=True, help="Number, same, valid.")
+def explain_command(
+    image: str | None, kernel: str | None, at: str | None, stride: int, padding: str
+) -> int:
+    """Write out how one output value comes about: 0*0 + 0*-1 + ... = 320.
+
+    Without arguments a small built-in matrix is explained.
+
+    \b
+    A built-in example:    gpuconv explain
+    A photograph:          gpuconv explain cat.jpg --kernel sharpen --at 10,20
+    Your own kernel:       gpuconv explain cat.jpg --kernel "0,-1,0;-1,5,-1;0,-1,0"
+    """
+    if image is None:
+        if kernel is not None or at is not None:
+            raise click.UsageError("IMAGE must be given with --kernel and --at")
+        print(built_in_example())
+        return OK
+    if kernel is None:
+        raise click.UsageError("--kernel must be given with IMAGE, such as --kernel sharpen")
+    try:
+        parsed = parse_matrix("kernel", kernel)
+        matrix = named_kernel("kernel", parsed) if isinstance(parsed, str) else parsed
+        if matrix is None:
+            raise ValueError(f"kernel must be a name or rows, got {kernel}")
+        place = None if at is None else parse_value("at", f"({at.strip('()')})")
+        pad = parse_value("padding", padding)
+        page = read_image(image).pages[0]
+        print(explain(page.color, matrix, at=place, stride=stride, padding=pad).text)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    except ImageError as error:
+        print(f"gpuconv: {error}", file=sys.stderr)
+        return FAILED
+    return OK
+
+
+@gpuconv.command("demo", short_help="The whole story on real photographs.")
+@click.argument("out", default="gpuconv-demo")
+def demo_command(out: str) -> int:
+    """Draw what convolution and pooling do, on real photographs, into the folder OUT.
+
+    \b
+    Example:               gpuconv demo
+    Another folder:        gpuconv demo slides
+    """
+    need("gpuconv demo", "image", "PIL", "tifffile", "imagecodecs")
+    need("gpuconv demo", "plot", "matplotlib", "skimage")
+    from gpuconv.demo import run_demo
+
+    run_demo(out)
+    return OK

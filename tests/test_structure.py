@@ -1,0 +1,144 @@
+"""The shape of the project: one-way imports, light import, public names."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import gpuconv
+
+PACKAGE = Path(gpuconv.__file__).parent
+
+ROOMS = [
+    ["_version", "errors", "extras"],
+    ["window", "border", "dtypes"],
+    ["arrays", "quantize"],
+    ["plan.check", "plan.maps"],
+    ["plan.pool", "plan.filters"],
+    ["plan.conv"],
+    ["plan"],
+    ["backends.numpy.tile", "backends.numpy.sums"],
+    ["backends.numpy.passes", "backends.numpy.activation"],
+    ["backends.numpy.linear"],
+    ["backends.numpy.box", "backends.numpy.morphology"],
+    ["backends.numpy.rank", "backends.numpy.pool"],
+    ["backends.numpy.conv"],
+    ["backends.numpy", "backends.cuda"],
+    ["backends"],
+    ["kernels"],
+    ["conv", "pool", "filters"],
+    ["step_text"],
+    ["operations"],
+    ["pipeline"],
+    ["image_types"],
+    ["metadata", "png16"],
+    ["tiff_io"],
+    ["image_io"],
+    ["journal", "report"],
+    ["jobs"],
+    ["explain"],
+    ["demo_figures"],
+    ["demo"],
+    ["cli"],
+    ["__main__"],
+    ["__init__"],
+]
+"""Every file, in the order of the flow: each imports only from rooms above its own."""
+
+
+def module_files() -> dict[str, Path]:
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        found[name.removesuffix(".__init__")] = path
+    return found
+
+
+def imported_rooms(path: Path, names: set[str]) -> set[str]:
+    """Rooms of gpuconv that a file imports, wherever the import stands."""
+    rooms = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            module = node.module or ""
+            targets = [f"{module}.{alias.name}" for alias in node.names] + [module]
+        else:
+            continue
+        inner = {t.removeprefix("gpuconv.") for t in targets if t.startswith("gpuconv.")}
+        rooms |= inner & names
+        if any(t == "gpuconv" for t in targets) and not inner & names:
+            rooms.add("__init__")
+    return rooms
+
+
+def test_rooms_lists_every_file():
+    assert sorted(module_files()) == sorted(name for room in ROOMS for name in room)
+
+
+def test_each_file_imports_only_from_rooms_before_it():
+    order = {name: place for place, room in enumerate(ROOMS) for name in room}
+    wrong = [
+        f"{name} imports {other}"
+        for name, path in module_files().items()
+        for other in imported_rooms(path, set(order))
+        if order[other] >= order[name] and not name.startswith(f"{other}.")
+    ]
+    assert wrong == []
+
+
+def test_cupy_is_imported_in_one_room_alone():
+    importers = [
+        name
+        for name, path in module_files().items()
+        if any(line.strip().startswith(("import cupy", "from cupy")) for line in path.open())
+    ]
+    assert importers == ["backends.cuda"]
+
+
+def test_import_needs_numpy_alone():
+    code = (
+        "import sys; before = set(sys.modules); import numpy; numpys = set(sys.modules);"
+        "import gpuconv; extra = {m.partition('.')[0] for m in set(sys.modules) - numpys};"
+        "print(sorted(m for m in extra - set(sys.stdlib_module_names) if m != 'gpuconv'))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_all_lists_what_is_public_and_nothing_that_is_missing():
+    assert len(set(gpuconv.__all__)) == len(gpuconv.__all__)
+    assert all(hasattr(gpuconv, name) for name in gpuconv.__all__)
+    modules = {"arrays", "backends", "border", "conv", "dtypes", "errors", "extras"} | {
+        name.partition(".")[0] for name in module_files()
+    }
+    public = {n for n in vars(gpuconv) if not n.startswith("_")} - modules
+    assert public <= set(gpuconv.__all__)
+    for module in (gpuconv.filters, gpuconv.kernels):
+        assert all(hasattr(module, name) for name in module.__all__)
+
+
+@pytest.mark.parametrize("name", [n for n in gpuconv.__all__ if not n.startswith("_")])
+def test_public_names_are_documented(name):
+    assert (getattr(gpuconv, name).__doc__ or "").strip()
+
+
+def test_kernels_cu_is_found_from_the_checkout():
+    assert (PACKAGE.parent / "kernels_cu").is_dir() or (PACKAGE / "kernels_cu").is_dir()
+
+
+def test_package_is_typed():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+def test_numpy_is_the_only_hard_dependency():
+    import tomllib
+
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    assert [d.partition(">")[0] for d in project["dependencies"]] == ["numpy"]
+    assert np.lib.NumpyVersion(np.__version__) >= "2.0.0"
