@@ -8,8 +8,8 @@
 
 The rooms, each importing only from those before it: `machine` (where this runs), `clock` (time and
 the copy yardstick), `cases` (what is measured), `truth` (whether a result is right), `peers/` (who
-can do a case, gpuconv among them), `results` (JSON lines), `table`, `run`, `compare`; `memory` needs
-`machine` alone.
+can do a case, gpuconv among them), `results` (JSON lines), `table`, `run`, `compare`; and `memory`,
+which needs `machine` alone.
 
 Run them from the root of a checkout. `pip install -e .[bench]` brings the CPU peers but PyTorch.
 """

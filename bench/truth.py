@@ -80,8 +80,7 @@ def _allowed(case: Case, plan: Any, arrays: Arrays, peer: bool) -> float:
         return PEER_RELATIVE[case.dtype.itemsize] * largest
     taps = getattr(plan, "taps", math.prod(w.size for w in _windows(plan)))
     eps = float(np.finfo(case.dtype).eps)
-    rounding = eps if case.dtype.itemsize == 2 else 0.0  # float32 sums, rounded once
-    return (2 * math.sqrt(taps) * eps + rounding) * largest
+    return 2 * math.sqrt(taps) * eps * largest
 
 
 def _gain(case: Case, arrays: Arrays) -> float:
@@ -115,8 +114,8 @@ def _cut(
     case: Case, array: npt.NDArray[Any], batch: int, region: tuple[slice, slice]
 ) -> npt.NDArray[Any]:
     """A region of one item of the batch, which stays an axis."""
-    inner: tuple[slice, ...] = (..., *region, slice(None)) if _channels_last(case) else (..., *region)
-    return array[batch : batch + 1][inner]
+    last = (slice(None),) * _channels_last(case)
+    return array[(slice(batch, batch + 1), ..., *region, *last)]
 
 
 def _patches(case: Case, plan: Any, border: bool) -> Iterator[Patch]:
@@ -125,9 +124,7 @@ def _patches(case: Case, plan: Any, border: bool) -> Iterator[Patch]:
     outputs = plan.outputs[0].shape
     outputs = outputs[-3:-1] if _channels_last(case) else outputs[-2:]
     wanted = 8 if case.operation == "conv2d" else 32
-    axes = [
-        _axis_patches(n, w, o, wanted) for n, w, o in zip(sizes, windows, outputs, strict=True)
-    ]
+    axes = [_axis_patches(n, w, o, wanted) for n, w, o in zip(sizes, windows, outputs, strict=True)]
     items = case.shape[0]
     for position, batch in enumerate((0, items // 2, items - 1)):
         parts = [axis[position] for axis in axes]

@@ -89,12 +89,12 @@ def saturate(values: npt.NDArray[Any], dtype: DType) -> npt.NDArray[Any]:
     if values.dtype.kind == "f":
         # float64(2**63 - 1) is 2**63: the bound must be one that converts back.
         top = np.nextafter(float(high), 0) if float(high) > high else float(high)
-        clipped = np.clip(values, float(low), top)
-        result = clipped.astype(dtype)
+        result: npt.NDArray[Any] = np.clip(values, float(low), top).astype(dtype)
         if float(high) > high:
             result[values >= float(high)] = high
         return result
     have_low, have_high = limits(values.dtype)
     if low <= have_low and have_high <= high:
         return values.astype(dtype)
-    return np.clip(values, max(low, have_low), min(high, have_high)).astype(dtype)
+    clipped: npt.NDArray[Any] = np.clip(values, max(low, have_low), min(high, have_high))
+    return clipped.astype(dtype, copy=False)

@@ -98,40 +98,53 @@ def table() -> Mapping[str, Operation]:
 
 def _describe(name: str, documented: Callable[..., Any], run: Callable[..., Array]) -> Operation:
     document = inspect.getdoc(documented) or ""
-    meanings = parameter_meanings(document)
+    meanings = _shared_meanings() | entries(_section(document, "Parameters"))
     arguments = tuple(
-        Argument(key, parameter.default, meanings.get(key) or _common_meanings().get(key, ""))
-        for key, parameter in inspect.signature(documented).parameters.items()
+        Argument(key, parameter.default, meanings.get(key, ""))
+        for key, parameter in _parameters(documented).items()
         if key not in FROM_THE_CALL | INDICES
     )
     return Operation(name, document.split("\n\n")[0].replace("\n", " ").strip(), arguments, run)
 
 
-@functools.cache
-def _common_meanings() -> Mapping[str, str]:
-    """Meanings of keywords that only some of the docstrings spell out."""
-    found: dict[str, str] = {}
-    for room in (filters, pool):
-        for name in room.__all__:
-            document = inspect.getdoc(getattr(room, name)) or ""
-            for key, meaning in parameter_meanings(document).items():
-                found.setdefault(key, meaning)
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The parameters of a public function; `**common` of the filters is spelled out."""
+    found: dict[str, inspect.Parameter] = {}
+    for key, parameter in inspect.signature(function).parameters.items():
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            shared = inspect.signature(filters._apply).parameters
+            found.update((k, shared[k]) for k in filters.Common.__annotations__)
+        else:
+            found[key] = parameter
     return found
 
 
-def parameter_meanings(document: str) -> dict[str, str]:
-    """The "Parameters" section of a NumPy-style docstring: name → meaning, on one line."""
-    section = re.search(r"^Parameters\n-+\n(.*?)(?=^\w[\w ]*\n-+\n|\Z)", document, re.M | re.S)
+@functools.cache
+def _shared_meanings() -> dict[str, str]:
+    """Meanings of keywords that the docstring of a whole room explains."""
+    rooms = "\n".join(inspect.getdoc(room) or "" for room in (pool, filters))
+    return entries(rooms)
+
+
+def _section(document: str, title: str) -> str:
+    """A section of a NumPy-style docstring."""
+    pattern = rf"^{title}\n-+\n(.*?)(?=^\w[\w ]*\n-+\n|\Z)"
+    found = re.search(pattern, document, re.M | re.S)
+    return found.group(1) if found else ""
+
+
+def entries(text: str) -> dict[str, str]:
+    """Every `name, name : meaning` of a docstring, whose meaning may go on in indented lines."""
     meanings: dict[str, str] = {}
     names: list[str] = []
-    for line in section.group(1).splitlines() if section else ():
-        entry = re.match(r"(\w+(?:, \w+)*) ?: ?(.*)", line)
+    for line in text.splitlines():
+        entry = re.match(r"(\w+(?:, \w+)*) : (.*)", line)
         if entry:
             names = entry.group(1).split(", ")
             meanings.update(dict.fromkeys(names, entry.group(2).strip()))
         elif line.startswith(" "):
             for name in names:
-                meanings[name] = f"{meanings[name]} {line.strip()}".strip()
+                meanings[name] = f"{meanings[name]} {line.strip()}"
         else:
             names = []
     return meanings
@@ -162,6 +175,9 @@ def pool_images(
     if images.ndim < axes:
         form = "(..., H, W)" if channel_axis is None else "(..., H, W, C)"
         raise ValueError(f"images must have shape {form}, got {tuple(images.shape)}")
+    if out is not None and tuple(out.shape[:-axes]) != tuple(images.shape[:-axes]):
+        batch, got = tuple(images.shape[:-axes]), tuple(out.shape)
+        raise ValueError(f"out must have the batch axes {batch} of images, got shape {got}")
     layout = "NCHW" if channel_axis is None else "NHWC"
     maps = _as_maps(images, axes)
     target = None if out is None else _as_maps(out, axes)

@@ -81,7 +81,7 @@ class Pipeline:
         -------
         What the last step gives: the images' dtype and library, sizes as the steps make them.
         """
-        if isinstance(images, list):
+        if isinstance(images, (list, tuple)):
             outs = [None] * len(images) if out is None else list(out)
             if len(outs) != len(images):
                 raise ValueError(f"out must hold {len(images)} arrays, got {len(outs)}")

@@ -65,7 +65,7 @@ def write(file: IO[bytes], image: Image) -> None:
     metadata = image.metadata
     texts, directories = _exif_parts(metadata.exif)
     tags = [(tag, 2, 0, text, True) for tag, text in texts.items()]
-    tags += [(tag, 4, 1, 0, True) for tag in directories]
+    tags += [(tag - 1, 4, 1, 0, True) for tag in directories]  # links: see below
     total = sum(page.interleaved.nbytes for page in image.pages)
     with tifffile.TiffWriter(file, bigtiff=total > 2**32 - 2**26) as tiff:
         for page in image.pages:
@@ -255,29 +255,44 @@ def _exif_parts(exif: bytes | None) -> tuple[dict[int, str], dict[int, dict[int,
         found.load(EXIF_PREFIX + exif if exif else b"")
         texts = {tag: found[tag] for tag in _TEXT_TAGS if isinstance(found.get(tag), str)}
         pairs = {ifd: dict(found.get_ifd(ifd)) for ifd in (EXIF_IFD, GPS_IFD)}
+        for tags in pairs.values():
+            _directory_bytes(tags, b"II*\0" + bytes(4), 0)
     except Exception:  # as above
         return {}, {}
     return texts, {ifd: tags for ifd, tags in pairs.items() if tags}
 
 
 def _append_directories(file: IO[bytes], directories: dict[int, dict[int, Any]]) -> None:
-    """Put EXIF and GPS directories at the end of a TIFF and link page one to them."""
+    """Put EXIF and GPS directories at the end of a TIFF and link page one to them.
+
+    tifffile does not write these links; it was given placeholders, each numbered one less, which
+    become the links here.
+    """
     import tifffile
-    from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     file.seek(0)
     with tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
-        links = {tag: page.tags[tag].valueoffset for tag in directories}
-        order, form = tiff.byteorder, tiff.tiff.offsetformat
-        head = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", tiff.tiff.version)
-    head += struct.pack(order + "HHQ", 8, 0, 0) if form[-1] == "Q" else bytes(4)
+        entries = {tag: tiff.pages.first.tags[tag - 1] for tag in directories}
+        places = {tag: (entry.offset, entry.valueoffset) for tag, entry in entries.items()}
+        order, version = tiff.byteorder, tiff.tiff.version
+    head = (b"II" if order == "<" else b"MM") + struct.pack(order + "H", version)
+    head += struct.pack(order + "HHQ", 8, 0, 0) if version == 43 else bytes(4)
     for tag, values in directories.items():
-        ifd = ImageFileDirectory_v2(ifh=head)
-        for key, value in values.items():
-            ifd[key] = value
         offset = file.seek(0, os.SEEK_END)
         offset += file.write(bytes(offset % 2))
-        file.write(ifd.tobytes(offset))
-        file.seek(links[tag])
+        file.write(_directory_bytes(values, head, offset))
+        code, link = places[tag]
+        file.seek(code)
+        file.write(struct.pack(order + "H", tag))
+        file.seek(link)
         file.write(struct.pack(order + "I", offset))
+
+
+def _directory_bytes(values: dict[int, Any], head: bytes, offset: int) -> bytes:
+    """A directory as it stands at `offset` in a TIFF that begins with `head`."""
+    from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+    ifd = ImageFileDirectory_v2(ifh=head)
+    for key, value in values.items():
+        ifd[key] = value
+    return bytes(ifd.tobytes(offset))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, SupportsIndex
 
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 
@@ -91,13 +92,10 @@ def resolve_padding(
             'padding must be "valid", "same", "same_upper", "same_lower", "full" or integers, '
             f"got {padding!r}"
         )
-    if is_integer(padding):
-        pads = [(int(padding), int(padding))] * rank  # type: ignore[arg-type]
+    if isinstance(padding, SupportsIndex) and is_integer(padding):
+        pads = [(int(padding), int(padding))] * rank
     else:
-        try:
-            items = list(padding)  # type: ignore[arg-type]
-        except TypeError:
-            items = []
+        items: list[Any] = list(padding) if isinstance(padding, Iterable) else []
         if len(items) == 1 and rank > 1 and is_integer(items[0]):
             items = items * rank
         pads = [(int(p), int(p)) if is_integer(p) else _pair(p, padding) for p in items]

@@ -44,7 +44,7 @@ class OnnxRuntime(Library):
 
     def _session(self, node: str, case: Case, plan: Any, weights: Arrays) -> Any:
         helper, arguments = self.onnx.helper, case.arguments
-        attributes = {
+        attributes: dict[str, Any] = {
             "strides": pair(arguments["stride"]),
             "pads": pair(arguments["padding"]) * 2,
         }

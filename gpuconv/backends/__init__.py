@@ -92,32 +92,32 @@ def resolve(backend: BackendLike, arrays: Sequence[Array]) -> Backend:
 def run(plan: Plan, *arrays: Array | None, out: Any = None, backend: BackendLike = None) -> Any:
     """Carry out `plan` over `arrays` and return its result, or a tuple of its results.
 
-    `arrays` are (name, array) in the order that the plan's family reads them; None is an argument
-    that was not given. Results live where the first array lives, in its library's type.
+    `arrays` come in the order of `plan.operands`; None stands for one that was not given. Results
+    live where the first array lives, in its library's type.
     """
-    given = [a for a in arrays if a is not None]
-    chosen = resolve(backend, given)
-    template = given[0]
-    outs: tuple[Any, ...] = (None,) * len(plan.outputs)
-    if out is not None:
-        outs = out if isinstance(out, tuple) else (out,)
-        if len(outs) != len(plan.outputs):
-            raise ValueError(f"out must be {len(plan.outputs)} arrays, got {len(outs)}")
-    hosts = [to_numpy("input", a) for a in given]
+    given = [(n, a) for n, a in zip(plan.operands, arrays, strict=True) if a is not None]
+    chosen = resolve(backend, [array for _, array in given])
+    inputs = [(name, to_numpy(name, array)) for name, array in given]
+    wanted = (None,) * len(plan.outputs) if out is None else _as_tuple(out)
+    if len(wanted) != len(plan.outputs):
+        raise ValueError(f"out must be {len(plan.outputs)} arrays, got {len(wanted)}")
     targets = []
-    for spec, wanted in zip(plan.outputs, outs, strict=True):
-        if wanted is None:
+    for spec, array in zip(plan.outputs, wanted, strict=True):
+        if array is None:
             targets.append(chosen.empty(spec))
-            continue
-        target = to_numpy("out", wanted)
-        check_out(target, spec, [("its input", h) for h in hosts])
-        targets.append(target)
-    chosen.run(plan, hosts, targets)
+        else:
+            targets.append(to_numpy("out", array))
+            check_out(targets[-1], spec, inputs)
+    chosen.run(plan, [array for _, array in inputs], targets)
     results = tuple(
-        like(template, target) if wanted is None else wanted
-        for target, wanted in zip(targets, outs, strict=True)
+        like(given[0][1], target) if array is None else array
+        for target, array in zip(targets, wanted, strict=True)
     )
     return results if len(results) > 1 else results[0]
+
+
+def _as_tuple(out: Any) -> tuple[Any, ...]:
+    return tuple(out) if isinstance(out, (tuple, list)) else (out,)
 
 
 def info() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
@@ -41,6 +41,7 @@ class ConvPlan:
     to `out_dtype` follow.
     """
 
+    operands: ClassVar = ("input", "weight", "bias")
     input: MapShape
     output: MapShape
     windows: tuple[AxisWindow, ...]
@@ -96,6 +97,7 @@ class ConvTransposePlan:
     `windows` are those of the convolution that it transposes.
     """
 
+    operands: ClassVar = ("input", "weight", "bias")
     input: MapShape
     output: MapShape
     windows: tuple[AxisWindow, ...]
@@ -144,6 +146,7 @@ class ConvTransposePlan:
 class ConvPoolPlan:
     """A convolution whose feature map is pooled before it reaches memory."""
 
+    operands: ClassVar = ("input", "weight", "bias")
     conv: ConvPlan
     pool: PoolPlan
 

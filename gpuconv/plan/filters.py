@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -57,6 +57,7 @@ class Images:
 class ImagePlan:
     """What all plans over images share."""
 
+    operands: ClassVar = ("images",)
     images: Images
 
     @property

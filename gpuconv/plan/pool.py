@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 
@@ -23,6 +23,7 @@ class _ValuesAndIndices:
     spatial plane.
     """
 
+    operands: ClassVar = ("input",)
     input: MapShape
     output: MapShape
     operation: str
@@ -93,6 +94,7 @@ class AdaptivePoolPlan(_ValuesAndIndices):
 class UnpoolPlan:
     """Values scattered to the flat positions that a max pool reported; zero elsewhere."""
 
+    operands: ClassVar = ("input", "indices")
     input: MapShape
     output: MapShape
     dtype: DType

@@ -65,7 +65,8 @@ class BoxNode:
         plan, dtype, pad = self.plan, self.plan.images.dtype, self.plan.images.value
         if is_float(dtype):
             sums = self._sums(self.source, pad, accumulator(dtype), batch, region)
-            return (sums / sums.dtype.type(plan.count)).astype(self.dtype, copy=False)
+            means: Values = sums / sums.dtype.type(plan.count)
+            return means.astype(self.dtype, copy=False)
         bound = plan.count * magnitude(dtype)
         if bound < 2**53:
             exact = np.dtype(np.int32 if bound < 2**31 else np.int64)

@@ -53,7 +53,8 @@ class LinearNode:
         sums = [self._sum(s, batch, region) for s in plan.stencils]
         whole = not is_float(plan.images.dtype)
         if plan.combine == "magnitude":
-            result = _whole_magnitude(*sums, plan) if whole else np.hypot(*sums)
+            down, across = sums
+            result = _whole_magnitude(down, across, plan) if whole else np.hypot(down, across)
         elif plan.combine == "unsharp":
             pixels = self.source.read(batch, region)
             result = (_whole_unsharp if whole else _float_unsharp)(pixels, sums[0], plan)
@@ -198,7 +199,8 @@ def _drop_bits(sums: Values, bits: int) -> Values:
     if sums.dtype.kind == "f":
         sums *= sums.dtype.type(0.5**bits)
         return np.rint(sums, out=sums)
-    return (sums + ((1 << (bits - 1)) - 1) + ((sums >> bits) & 1)) >> bits
+    rounded: Values = (sums + ((1 << (bits - 1)) - 1) + ((sums >> bits) & 1)) >> bits
+    return rounded
 
 
 def _rounded(sums: Values | Words, plan: LinearPlan) -> Values:
@@ -265,16 +267,16 @@ def _whole_magnitude(down: Values | Words, across: Values | Words, plan: LinearP
 def _python_integers(sums: Values | Words, half: int) -> Values:
     """Exact sums of any width: squares of 32-bit gradients outgrow every dtype."""
     if isinstance(sums, tuple):
-        return sums[0].astype(object) * (1 << half) + sums[1].astype(object)
+        joined: Values = sums[0].astype(object) * (1 << half) + sums[1].astype(object)
+        return joined
     return sums.astype(np.int64).astype(object)
 
 
 def _float_unsharp(pixels: Values, blurred: Values, plan: LinearPlan) -> Values:
     """x + amount·(x − blur)."""
     sharp = pixels.astype(blurred.dtype)
-    np.subtract(sharp, blurred, out=blurred)
-    blurred *= blurred.dtype.type(plan.amount)
-    return np.add(sharp, blurred, out=sharp)
+    sharp += (sharp - blurred) * blurred.dtype.type(plan.amount)
+    return sharp
 
 
 def _whole_unsharp(pixels: Values, blurred: Values, plan: LinearPlan) -> Values:
@@ -295,4 +297,5 @@ def _whole_unsharp(pixels: Values, blurred: Values, plan: LinearPlan) -> Values:
         rest = ((high & ((1 << (bits - 30)) - 1)) << 30) | (low & ((1 << 30) - 1))
     whole = pixels + floor
     middle = 1 << (bits - 1)
-    return whole + ((rest > middle) | ((rest == middle) & (whole & 1 == 1)))
+    rounded: Values = whole + ((rest > middle) | ((rest == middle) & (whole & 1 == 1)))
+    return rounded

@@ -22,7 +22,7 @@ from gpuconv.backends.numpy.tile import (
     image_planes,
     load,
 )
-from gpuconv.dtypes import FLOAT32, DType, is_float, limits, saturate
+from gpuconv.dtypes import FLOAT32, DType, is_float, saturate
 from gpuconv.plan.filters import RankPlan
 
 NETWORK_TAPS = 225
@@ -140,14 +140,12 @@ def _by_selection(views: list[Values], rank: int) -> Values:
     """Windows gathered row by row and partially sorted (Hoare's selection)."""
     count = len(views)
     result = np.empty(views[0].shape, views[0].dtype)
-    flat = [result[b, y] for b in range(result.shape[0]) for y in range(result.shape[1])]
-    places = [(b, y) for b in range(result.shape[0]) for y in range(result.shape[1])]
     step = max(1, TILE_BYTES // (count * result.itemsize))
-    for line, (b, y) in zip(flat, places, strict=True):
-        for x in range(0, line.size, step):
-            windows = np.stack([v[b, y, x : x + step] for v in views], axis=1)
+    for row in np.ndindex(*result.shape[:2]):
+        for x in range(0, result.shape[2], step):
+            windows = np.stack([v[row][x : x + step] for v in views], axis=1)
             # NaN sorts last: the last place tells whether the window holds one.
             windows.partition((rank, count - 1), axis=1)
             last = windows[:, -1]
-            line[x : x + step] = np.where(last != last, last, windows[:, rank])
+            result[row][x : x + step] = np.where(last != last, last, windows[:, rank])
     return result

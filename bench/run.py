@@ -1,0 +1,347 @@
+"""The runner: `python -m bench.run --quick`.
+
+Every result is checked before it is timed; one that is wrong is reported and not timed. gpuconv and
+its peers then take turns, round by round in one process, over buffers that rotate so that big
+arrays are not found in the cache (small ones are, and may beat the copy). In the same rounds a copy
+is timed: the yardstick.
+
+Exit status: 0 all of gpuconv's results are right, 1 one is wrong or failed, 2 bad usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import gpuconv
+from bench import machine, results, table
+from bench.cases import Arrays, Case, select
+from bench.clock import Copy
+from bench.peers import OURS, PEERS, Library, UnsupportedError, find
+from bench.results import Line
+from bench.truth import complaint
+
+ROTATE_BYTES = 128 << 20
+"""Traffic of one turn through all buffers of a case: well beyond a last-level cache."""
+
+MOST_BUFFERS = 8
+
+SETTLE_S = 0.002
+"""Rest before a sample, for another library's threads to fall asleep."""
+
+FEWEST_ROUNDS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How long to measure: `rounds` samples of at least `sample_s` each, but no more than
+    `budget_s` an implementation once it has FEWEST_ROUNDS."""
+
+    rounds: int
+    budget_s: float
+    sample_s: float
+
+
+QUICK = Settings(rounds=5, budget_s=0.3, sample_s=0.005)
+FULL = Settings(rounds=9, budget_s=6.0, sample_s=0.02)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One implementation in one case: what became of it, and its samples in seconds a call."""
+
+    library: Library
+    status: str = "ok"
+    reason: str = ""
+    note: str = ""
+    once: Callable[[], Any] = lambda: None
+    """Calls it on the next buffers."""
+    repeats: int = 1
+    extra_bytes: int | None = None
+    samples: list[float] = field(default_factory=list)
+
+    def sample(self) -> None:
+        """Time `repeats` calls."""
+
+        def work() -> None:
+            for _ in range(self.repeats):
+                self.once()
+
+        self.samples.append(self.library.seconds(work) / self.repeats)
+
+    def wants_more(self, settings: Settings) -> bool:
+        """Whether it takes part in another round."""
+        spent = sum(self.samples) * self.repeats
+        return len(self.samples) < FEWEST_ROUNDS or spent < settings.budget_s
+
+
+def measure(
+    case: Case, ours: Library, peers: Sequence[Library], copy: Copy, settings: Settings
+) -> tuple[Any, list[Entry], list[float]]:
+    """The plan of a case, its entries (gpuconv's first) and the copy's bytes a second by round.
+
+    Peers are left out where gpuconv's own result is wrong: there is nothing to compare.
+    """
+    arrays = case.make(np.random.default_rng(zlib.crc32(case.name.encode())))
+    try:
+        plan = case.plan(arrays)
+    except Exception as error:
+        return None, [Entry(ours, "failed", _told(error))], []
+    sets = min(MOST_BUFFERS, math.ceil(ROTATE_BYTES / plan.min_bytes))
+    inputs = [arrays, *(tuple(a.copy() for a in arrays) for _ in range(sets - 1))]
+    entries = [_prepare(ours, case, plan, inputs, settings)]
+    if entries[0].status == "ok":
+        entries += [_prepare(peer, case, plan, inputs, settings) for peer in peers]
+    return plan, entries, _rounds([e for e in entries if e.status == "ok"], copy, settings)
+
+
+def _prepare(
+    library: Library, case: Case, plan: Any, inputs: Sequence[Arrays], settings: Settings
+) -> Entry:
+    """Call it, check the result, measure its memory and how many calls make a sample."""
+    entry = Entry(library)
+    spec = plan.outputs[0]
+    try:
+        call = library.call(case, plan, inputs[0])
+        entry.note = call.note
+        buffers = cycle(
+            [
+                (tuple(map(library.load, arrays)), library.empty(spec) if call.fills_out else None)
+                for arrays in inputs
+            ]
+        )
+
+        def once() -> Any:
+            arrays, out = next(buffers)
+            return call.run(*arrays, out=out)
+
+        entry.once = once
+        result = call.ours(library.fetch(once()))
+        peer = library.name != results.OURS
+        wrong = complaint(case, plan, inputs[0], result, peer=peer, border=call.same_border)
+        if wrong is not None:
+            entry.status, entry.reason = "wrong", wrong
+            return entry
+        del result
+        extra = library.extra_bytes(once)
+        if extra is not None:
+            own = 0 if call.fills_out else math.prod(spec.shape) * spec.dtype.itemsize
+            entry.extra_bytes = max(0, extra - own)
+        entry.repeats = math.ceil(settings.sample_s / max(library.seconds(once), 1e-7))
+    except UnsupportedError as error:
+        entry.status, entry.reason = "unsupported", str(error)
+    except Exception as error:  # a peer that can't do a case must not end the run
+        entry.status, entry.reason = "failed", _told(error)
+    return entry
+
+
+def _told(error: Exception) -> str:
+    """An exception on one line."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}"
+
+
+def _rounds(entries: Sequence[Entry], copy: Copy, settings: Settings) -> list[float]:
+    """Take turns, each round starting with another, the copy among them."""
+    copies: list[float] = []
+    for number in range(settings.rounds if entries else 0):
+        time.sleep(SETTLE_S)
+        copies.append(copy.sample())
+        start = number % len(entries)
+        for entry in (*entries[start:], *entries[:start]):
+            if entry.wants_more(settings):
+                time.sleep(SETTLE_S)
+                entry.sample()
+    return copies
+
+
+def lines_of(
+    case: Case,
+    plan: Any,
+    entries: Sequence[Entry],
+    copies: Sequence[float],
+    backend: str,
+    facts: dict[str, Any],
+) -> list[Line]:
+    """The lines of a measured case. `facts` is what all lines of a run share."""
+    reference = entries[0].samples
+    copy = float(np.median(copies)) if copies else None
+    lines = []
+    for entry in entries:
+        library = entry.library
+        times = rate = None
+        if entry.samples:
+            low, median, high = (float(t) for t in np.percentile(entry.samples, (10, 50, 90)))
+            times = {"median": median * 1e3, "p10": low * 1e3, "p90": high * 1e3}
+            rate = 1 / median
+        pairs = zip(entry.samples, reference, strict=False)
+        ratio = float(np.median([own / our for own, our in pairs])) if entry.samples else None
+        lines.append(
+            Line(
+                name=case.name,
+                shape=list(case.shape),
+                dtype=case.dtype.name,
+                implementation=library.name,
+                backend=backend if library.name == results.OURS else library.device,
+                status=entry.status,
+                reason=entry.reason,
+                note=entry.note,
+                min_bytes=plan.min_bytes if plan else None,
+                flops=plan.flops if plan else None,
+                rounds=len(entry.samples),
+                repeats=entry.repeats,
+                times_ms=times,
+                gb_per_s=rate and plan.min_bytes * rate / 1e9,
+                gflop_per_s=rate and plan.flops * rate / 1e9,
+                copy_gb_per_s=copy and copy / 1e9,
+                copy_share=rate and copy and plan.min_bytes * rate / copy,
+                peak_extra_bytes=entry.extra_bytes,
+                ratio=ratio,
+                **facts,
+            )
+        )
+    return lines
+
+
+def run(
+    cases: Sequence[Case],
+    backend: str,
+    peers: Sequence[Library],
+    settings: Settings,
+    threads: int,
+    output: Path | None = None,
+) -> list[Line]:
+    """Measure cases one by one; lines are appended to `output` as they come."""
+    ours = OURS[backend]()
+    ours.start(threads)
+    copy = Copy(ours.device)
+    facts = {
+        "threads": threads,
+        **machine.device(backend),
+        "versions": {
+            "python": sys.version.split()[0],
+            "numpy": np.__version__,
+            **{library.name: library.version() for library in (ours, *peers)},
+        },
+        **machine.commit(),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    lines: list[Line] = []
+    for number, case in enumerate(cases, start=1):
+        lines += (
+            found := lines_of(case, *measure(case, ours, peers, copy, settings), backend, facts)
+        )
+        if output is not None:
+            results.append(results.destination(output, facts["device"]), found)
+        print(f"[{number}/{len(cases)}] {table.told(found)}", file=sys.stderr, flush=True)
+    return lines
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        "python -m bench.run",
+        description="Check and time gpuconv beside other libraries.",
+        epilog="Results that are committed live in bench/results/: --output bench/results/",
+    )
+    parser.add_argument("--quick", action="store_true", help="small images, about a minute")
+    parser.add_argument("--backend", choices=("auto", "numpy", "cuda"), default="auto")
+    parser.add_argument(
+        "--peers",
+        default="all",
+        metavar="NAMES",
+        help=f"comma-separated: {','.join(PEERS)}; or all, none (default: all that are installed)",
+    )
+    parser.add_argument("--cases", default="*", metavar="GLOB", help="for example 'median*/u8/*'")
+    parser.add_argument(
+        "--rounds", type=_positive, metavar="N", help="samples of each (default: 9)"
+    )
+    parser.add_argument(
+        "--threads", type=_positive, metavar="N", help="for every library (default: all CPUs)"
+    )
+    parser.add_argument(
+        "--output", type=Path, metavar="FILE", help="append JSON lines; a folder: to DEVICE.jsonl"
+    )
+    parser.add_argument("--list", action="store_true", help="print the names of the cases")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {text}")
+    return value
+
+
+def _peer_names(text: str, command: argparse.ArgumentParser) -> list[str]:
+    names = {"all": list(PEERS), "none": []}.get(text, [n.strip() for n in text.split(",")])
+    for name in names:
+        if name not in PEERS:
+            command.error(
+                f"--peers must name some of {', '.join(PEERS)}, all or none, got {name!r}"
+            )
+    return names
+
+
+def _with_threads(threads: int, argv: Sequence[str]) -> None:
+    """Start anew with as many BLAS and OpenMP threads: both read their number once, when loaded."""
+    wanted = dict.fromkeys(machine.THREAD_VARIABLES, str(threads))
+    if any(os.environ.get(key) != value for key, value in wanted.items()):
+        command = [sys.executable, "-m", "bench.run", *argv]
+        os.execve(sys.executable, command, os.environ | wanted)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    argv = sys.argv[1:] if argv is None else argv
+    command = parser()
+    options = command.parse_args(argv)
+    names = _peer_names(options.peers, command)
+    auto = gpuconv.info()["auto"]["backend"]
+    backend = auto if options.backend == "auto" else options.backend
+    tag = "quick" if options.quick else {"numpy": "cpu", "cuda": "gpu"}[backend]
+    cases = select(tag, options.cases)
+    if not cases:
+        command.error(f"--cases must match a case of the set {tag!r}, got {options.cases!r}")
+    if options.list:
+        print("\n".join(case.name for case in cases))
+        return 0
+    reason = OURS[backend]().missing()
+    if reason is not None:
+        command.error(f"--backend {backend} can't be used: {reason}")
+    if options.threads:
+        _with_threads(options.threads, argv)
+    threads = options.threads or machine.cpu_count()
+    settings = QUICK if options.quick else FULL
+    if options.rounds:
+        settings = Settings(options.rounds, settings.budget_s, settings.sample_s)
+    peers, missing = find(names, threads)
+    for name, why in missing.items():
+        print(f"{name} skipped: {why}", file=sys.stderr)
+    lines = run(cases, backend, peers, settings, threads, options.output)
+    first = lines[0]
+    commit = f"{(first.commit or 'no commit')[:10]}{' with changes' * bool(first.dirty)}"
+    copy = np.median([line.copy_gb_per_s for line in lines if line.copy_gb_per_s] or [np.nan])
+    print(
+        f"{first.device}, {threads} threads, gpuconv on {backend}, {commit}; copy {copy:.1f} GB/s\n"
+    )
+    print(table.as_text(table.rows(lines)), table.LEGEND, sep="\n\n")
+    for trouble in table.troubles(lines):
+        print(trouble)
+    return int(any(x.status != "ok" for x in lines if x.implementation == results.OURS))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,163 @@
+"""Plans as values: frozen, hashable, picklable, and readable."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from gpuconv import kernels
+from gpuconv.plan.conv import plan_conv, plan_conv_pool, plan_conv_transpose
+from gpuconv.plan.filters import (
+    plan_box,
+    plan_filter,
+    plan_gradient,
+    plan_morphology,
+    plan_rank,
+    plan_separable_filter,
+)
+from gpuconv.plan.pool import plan_adaptive_pool, plan_pool, plan_unpool
+
+PHOTO = np.zeros((2, 30, 40), np.uint8)
+MAPS = np.zeros((2, 4, 12, 13), np.float32)
+WEIGHT = np.zeros((6, 4, 3, 3), np.float32)
+COMMON = {"border": "reflect", "value": 0, "channel_axis": None, "out_dtype": None}
+CONV = {
+    "stride": 1,
+    "padding": 1,
+    "dilation": 1,
+    "groups": 1,
+    "padding_mode": "zeros",
+    "value": 0,
+    "activation": "relu",
+    "layout": "NCHW",
+    "out_dtype": None,
+    "precision": "ieee",
+    "algorithm": "auto",
+}
+
+
+def conv_plan(**changes):
+    return plan_conv(2, MAPS, WEIGHT, None, **{**CONV, **changes})
+
+
+BELL = kernels.gaussian_taps(2)
+PLANS = {
+    "dense": (
+        lambda: plan_filter(PHOTO, kernels.emboss, **COMMON),
+        ["3x3 dense", "integer weights", "uint8 (2, 30, 40)", "border reflect", "float32"],
+    ),
+    "separable": (
+        lambda: plan_separable_filter(PHOTO, BELL, BELL, **COMMON),
+        ["17x17 separable", "narrow fixed point, rank 1"],
+    ),
+    "wide": (
+        lambda: plan_filter(PHOTO.astype(np.uint16), np.outer(BELL, BELL), **COMMON),
+        ["17x17 separable", "wide fixed point, rank 1", "float64"],
+    ),
+    "gradient": (lambda: plan_gradient(PHOTO, (1, 2, 1), None, **COMMON), ["magnitude", "2 sum"]),
+    "box": (lambda: plan_box(PHOTO, 5, **COMMON), ["5x5 box"]),
+    "rank": (lambda: plan_rank(PHOTO, None, (3, 5), **COMMON), ["3x5 box", "rank 7 of 15"]),
+    "open": (
+        lambda: plan_morphology(PHOTO, ("erode", "dilate"), 3, None, **COMMON),
+        ["erode 3x3 box, then dilate 3x3 box"],
+    ),
+    "conv": (conv_plan, ["(2, 4, 12, 13)", "(2, 6, 12, 13)", "gemm", "36 taps in float32"]),
+    "depthwise": (
+        lambda: plan_conv(2, MAPS, WEIGHT[:4, :1], None, **{**CONV, "groups": 4}),
+        ["direct (one input channel a group"],
+    ),
+    "transpose": (
+        lambda: plan_conv_transpose(
+            2,
+            MAPS,
+            WEIGHT.transpose(1, 0, 2, 3),
+            None,
+            stride=2,
+            padding=0,
+            output_padding=1,
+            groups=1,
+            dilation=1,
+            activation=None,
+            layout="NCHW",
+        ),
+        ["(2, 6, 26, 28)", "2x2 output phases"],
+    ),
+    "pooled": (
+        lambda: plan_conv_pool(
+            conv_plan(), pool="max", pool_size=2, pool_stride=None, pool_padding=0
+        ),
+        ["ConvPlan", "max 2x2 stride 2x2"],
+    ),
+    "pool": (
+        lambda: plan_pool(
+            2, MAPS, "max", kernel_size=3, stride=2, return_indices=True, layout="NCHW"
+        ),
+        ["max 3x3 stride 2x2 with indices"],
+    ),
+    "adaptive": (lambda: plan_adaptive_pool(2, MAPS, "avg", (5, None), layout="NCHW"), ["5, 13"]),
+    "unpool": (
+        lambda: plan_unpool(
+            2,
+            MAPS,
+            np.zeros(MAPS.shape, np.int64),
+            kernel_size=2,
+            stride=None,
+            padding=0,
+            output_size=None,
+            layout="NCHW",
+        ),
+        ["(2, 4, 24, 26)"],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plan_is_a_value(name):
+    make, _ = PLANS[name]
+    plan = make()
+    assert plan == make()
+    assert hash(plan) == hash(make())
+    assert pickle.loads(pickle.dumps(plan)) == plan
+    with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
+        plan.extra = 1
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plan_tells_what_was_chosen_and_why(name):
+    make, words = PLANS[name]
+    text = repr(make())
+    assert "\n" not in text
+    assert [w for w in words if w not in text] == []
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_plan_counts_traffic_and_work(name):
+    plan = PLANS[name][0]()
+    assert plan.min_bytes > 0
+    assert plan.flops >= 0
+    assert all(len(spec.shape) == len(plan.outputs[0].shape) for spec in plan.outputs)
+
+
+def test_min_bytes_counts_every_array_once():
+    assert PLANS["box"][0]().min_bytes == 2 * PHOTO.nbytes
+    assert conv_plan().min_bytes == MAPS.nbytes + WEIGHT.nbytes + 4 * 2 * 6 * 12 * 13
+
+
+def test_plans_differ_where_a_pixel_could():
+    plain = plan_filter(PHOTO, kernels.emboss, **COMMON)
+    for changed in (
+        plan_filter(PHOTO, kernels.edge, **COMMON),
+        plan_filter(PHOTO, kernels.emboss, delta=1, **COMMON),
+        plan_filter(PHOTO, kernels.emboss, **{**COMMON, "border": "wrap"}),
+        plan_filter(PHOTO.astype(np.int8), kernels.emboss, **COMMON),
+    ):
+        assert changed != plain
+
+
+def test_numeric_scheme_follows_from_kernel_and_dtype_alone():
+    one = plan_separable_filter(PHOTO, BELL, BELL, **COMMON)
+    other = plan_separable_filter(PHOTO[:, :3, :5], BELL, BELL, **{**COMMON, "border": "wrap"})
+    assert one.stencils == other.stencils
