@@ -136,8 +136,7 @@ def filter2d(dtype: str, shape: Shape, k: int) -> Case:
     """A dense kernel that no two vectors make up, of sum 1."""
 
     def weights(rng: np.random.Generator) -> Arrays:
-        kernel = rng.random((k, k), np.float32)
-        return (kernel / kernel.sum(),)
+        return (_mean_of(dtype, rng.random((k, k))),)
 
     return _image("filter2d", dtype, shape, f"k{k}", weights)
 
@@ -146,10 +145,14 @@ def separable_filter2d(dtype: str, shape: Shape, k: int) -> Case:
     """A column and a row of sum 1."""
 
     def weights(rng: np.random.Generator) -> Arrays:
-        column, row = rng.random((2, k), np.float32)
-        return column / column.sum(), row / row.sum()
+        return _mean_of(dtype, rng.random(k)), _mean_of(dtype, rng.random(k))
 
     return _image("separable_filter2d", dtype, shape, f"k{k}", weights)
+
+
+def _mean_of(dtype: str, weights: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
+    """Weights of sum 1 in the images' float, or in float32 for integer images."""
+    return (weights / weights.sum()).astype(DTYPES[dtype] if dtype[0] == "f" else np.float32)
 
 
 def gaussian_blur(dtype: str, shape: Shape, sigma: float) -> Case:

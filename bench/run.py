@@ -226,6 +226,7 @@ def run(
     """Measure cases one by one; lines are appended to `output` as they come."""
     ours = OURS[backend]()
     ours.start(threads)
+    machine.settle_allocator()
     copy = Copy(ours.device)
     facts = {
         "threads": threads,

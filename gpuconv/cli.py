@@ -27,7 +27,7 @@ from gpuconv.errors import BackendUnavailableError
 from gpuconv.explain import built_in_example, explain
 from gpuconv.extras import MissingExtraError, need
 from gpuconv.image_io import FORMATS, read_image
-from gpuconv.image_types import ImageError
+from gpuconv.image_io.types import ImageError
 from gpuconv.jobs import Outcome, UsageError, choose_work, plan_tasks, run_tasks
 from gpuconv.journal import Journal
 from gpuconv.operations import Argument, operations

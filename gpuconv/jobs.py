@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuconv.image_io import format_of, read_image, write_image
-from gpuconv.image_types import FORMATS, Image, ImageError, Page, Pixels
+from gpuconv.image_io.types import FORMATS, Image, ImageError, Page, Pixels
 from gpuconv.journal import Journal
 from gpuconv.pipeline import Pipeline
 from gpuconv.pool import adaptive_avg_pool2d

@@ -48,6 +48,8 @@ class Library:
     name: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     modules: ClassVar[tuple[str, ...]]
+    lacks: ClassVar[tuple[str, ...]] = ()
+    """Dtypes that it does not take."""
     device = "cpu"
 
     def missing(self) -> str | None:
@@ -66,6 +68,8 @@ class Library:
 
     def call(self, case: Case, plan: Any, arrays: Arrays) -> Call:
         """Its way to do a case, or an UnsupportedError."""
+        if case.dtype.name in self.lacks:
+            raise UnsupportedError(f"takes no {case.dtype}")
         method: Callable[[Case], Call] | None = getattr(self, case.operation, None)
         if method is None:
             raise UnsupportedError(f"has no {case.operation}")
@@ -77,7 +81,7 @@ class Library:
 
     def empty(self, spec: Any) -> Any:
         """An output to fill, its memory touched."""
-        return np.zeros(spec.shape, spec.dtype)
+        return np.full(spec.shape, 1, spec.dtype)
 
     def fetch(self, result: Any) -> Any:
         """A result as a host array."""

@@ -28,6 +28,7 @@ class SciPy(Library):
     name = "scipy"
     packages = ("scipy",)
     modules = ("scipy.ndimage",)
+    lacks = ("float16",)
     xp: Any = np
 
     def start(self, threads: int) -> None:
@@ -120,6 +121,7 @@ class CuPy(OnCuda, SciPy):
     name = "cupy"
     packages = ("cupy-cuda12x", "cupy-cuda13x", "cupy")
     modules = ("cupyx.scipy.ndimage",)
+    lacks = ()
 
     def start(self, threads: int) -> None:
         super().start(threads)

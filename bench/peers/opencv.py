@@ -17,6 +17,7 @@ class OpenCV(Library):
     name = "opencv"
     packages = ("opencv-python-headless", "opencv-python", "opencv-contrib-python")
     modules = ("cv2",)
+    lacks = ("float16",)
 
     def start(self, threads: int) -> None:
         import cv2
@@ -63,8 +64,8 @@ class OpenCV(Library):
         return _each(one)
 
     def sobel(self, case: Case) -> Call:
-        if case.dtype.itemsize == 2:
-            raise UnsupportedError(f"its magnitude does not take {case.dtype}")
+        if case.dtype == np.uint16:
+            raise UnsupportedError("its convertScaleAbs saturates to uint8 alone")
         depth = self.cv2.CV_64F if case.dtype == np.float64 else self.cv2.CV_32F
 
         def one(image: Any, dst: Any) -> None:
@@ -81,8 +82,8 @@ class OpenCV(Library):
 
     def median_blur(self, case: Case) -> Call:
         y, x = pair(case.arguments["size"])
-        if y != x or (y > 5 and case.dtype != np.uint8):
-            raise UnsupportedError("its medianBlur takes squares, above 5x5 of uint8 alone")
+        if y != x or (y > 5 and case.dtype != np.uint8) or case.dtype == np.float64:
+            raise UnsupportedError("its medianBlur takes squares, above 5x5 of uint8, no float64")
 
         def one(image: Any, dst: Any) -> None:
             self.cv2.medianBlur(image, x, dst=dst)

@@ -21,6 +21,7 @@ class SkImage(Library):
     name = "skimage"
     packages = ("scikit-image",)
     modules = ("skimage",)
+    lacks = ("float16",)
     xp: Any = np
 
     def start(self, threads: int) -> None:
@@ -95,6 +96,7 @@ class CuCIM(OnCuda, SkImage):
     name = "cucim"
     packages = ("cucim-cu12", "cucim-cu13", "cucim")
     modules = ("cucim.skimage",)
+    lacks = ()
 
     def start(self, threads: int) -> None:
         super().start(threads)

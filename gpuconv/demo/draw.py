@@ -52,8 +52,13 @@ def grid(
     height = (top - bottom - gap[1] * (rows - 1)) / rows
     return [
         [
-            box(figure, left + c * (width + gap[0]), top - height - r * (height + gap[1]), width,
-                height)
+            box(
+                figure,
+                left + c * (width + gap[0]),
+                top - height - r * (height + gap[1]),
+                width,
+                height,
+            )
             for c in range(columns)
         ]
         for r in range(rows)
@@ -67,9 +72,7 @@ def name(axes: Axes, text: str, *, size: float = 15, color: str = INK, pad: floa
 
 def photo(axes: Axes, pixels: Pixels, *, exact: bool = False) -> None:
     """Grey or colour pixels of 8 bits; `exact` shows each pixel as a square."""
-    axes.imshow(
-        pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest" if exact else "auto"
-    )
+    axes.imshow(pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest" if exact else "auto")
 
 
 def signed(axes: Axes, values: Pixels, *, reach: float | None = None, exact: bool = False) -> None:

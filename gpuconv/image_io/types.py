@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuconv.metadata import Metadata
+from gpuconv.image_io.metadata import Metadata
 
 Pixels = npt.NDArray[Any]
 
@@ -113,3 +113,11 @@ def _turn(pixels: Pixels, orientation: int) -> Pixels:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
+
+
+def refuse_bomb(pixels: int) -> None:
+    """Raise a ValueError if a compressed image claims more than MAX_PIXELS pixels."""
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"a decompression bomb: {pixels / 1e6:.0f} megapixels, more than {MAX_PIXELS / 1e6:.0f}"
+        )

@@ -14,8 +14,15 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuconv.image_types import MAX_PIXELS, Image, Page, Pixels
-from gpuconv.metadata import EXIF_IFD, EXIF_PREFIX, GPS_IFD, Metadata, Resolution, bare_exif
+from gpuconv.image_io.metadata import (
+    EXIF_IFD,
+    EXIF_PREFIX,
+    GPS_IFD,
+    Metadata,
+    Resolution,
+    bare_exif,
+)
+from gpuconv.image_io.types import MAX_PIXELS, Image, Page, Pixels
 
 if TYPE_CHECKING:
     import tifffile

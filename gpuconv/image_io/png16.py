@@ -8,10 +8,19 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from typing import IO
 
 import numpy as np
 
-from gpuconv.image_types import Page, Pixels
+from gpuconv.image_io.metadata import (
+    Metadata,
+    Resolution,
+    bare_exif,
+    orientation,
+    upright_exif,
+)
+from gpuconv.image_io.types import Image, Page, Pixels, refuse_bomb
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOR_CHUNKS = (b"cICP", b"cHRM", b"gAMA", b"sRGB")
@@ -52,13 +61,43 @@ def is_16_bit(data: bytes) -> bool:
     return data[12:16] == b"IHDR" and data[24:25] == b"\x10"
 
 
-def size_of(data: bytes) -> tuple[int, int]:
-    """(width, height) by the header."""
+def read(data: bytes) -> Image:
+    """Decode a 16-bit PNG, upright. Raises a ValueError or zlib.error where it is damaged."""
     width, height = struct.unpack_from(">II", data, 16)
-    return width, height
+    refuse_bomb(width * height)
+    page, found = decode(data)
+    icc, resolution = None, None
+    if b"iCCP" in found:
+        icc = _inflate_profile(found[b"iCCP"])
+    if len(found.get(b"pHYs", b"")) == 9:
+        x, y, unit = struct.unpack(">IIB", found[b"pHYs"])
+        if x and y:
+            resolution = Resolution(Fraction(x, 100), Fraction(y, 100), 3 if unit == 1 else 1)
+    exif = bare_exif(found.get(b"eXIf"))
+    colors = tuple((kind, found[kind]) for kind in COLOR_CHUNKS if kind in found)
+    metadata = Metadata(icc, exif, resolution, colors)
+    return Image((page.upright(orientation(exif)),), "PNG", metadata)
 
 
-def read(data: bytes) -> tuple[Page, dict[bytes, bytes]]:
+def write(file: IO[bytes], image: Image) -> None:
+    """Encode the one page of a uint16 image."""
+    (page,) = image.pages
+    height, width = page.color.shape[:2]
+    metadata = image.metadata
+    extra = list(metadata.color_chunks)
+    profile = metadata.profile_for(page.channels)
+    if profile is not None:
+        extra.append((b"iCCP", b"ICC Profile\0\0" + zlib.compress(profile)))
+    if metadata.resolution is not None and metadata.resolution.dpi is not None:
+        x, y = (min(round(d / 0.0254), 2**31 - 1) for d in metadata.resolution.dpi)
+        extra.append((b"pHYs", struct.pack(">IIB", x, y, 1)))
+    exif = upright_exif(metadata.exif, width, height)
+    if exif is not None:
+        extra.append((b"eXIf", exif))
+    file.write(encode(page, extra))
+
+
+def decode(data: bytes) -> tuple[Page, dict[bytes, bytes]]:
     """Decode a 16-bit PNG: its pixels, and its chunks but for the pixel data."""
     import imagecodecs
 
@@ -82,7 +121,7 @@ def read(data: bytes) -> tuple[Page, dict[bytes, bytes]]:
     return Page(page.color, np.where(clear, 0, 65535).astype(np.uint16)), found
 
 
-def write(page: Page, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
+def encode(page: Page, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
     """A PNG of uint16 pixels with `extra` chunks before its pixel data."""
     import imagecodecs
 
@@ -96,6 +135,13 @@ def write(page: Page, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
         for kind, content in extra
     )
     return data[:header] + added + data[header:]
+
+
+def _inflate_profile(chunk: bytes) -> bytes | None:
+    try:
+        return zlib.decompressobj().decompress(chunk.partition(b"\0")[2][1:], 2**26)
+    except zlib.error:
+        return None
 
 
 def _check_stream(header: bytes, packed: Sequence[bytes]) -> None:

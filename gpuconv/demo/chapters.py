@@ -15,19 +15,19 @@ from typing import Any
 
 import numpy as np
 import skimage
+from gpuconv.conv import conv2d
+from gpuconv.demo_draw import COOL, FAINT, INK, PAPER, QUARTERS, WARM, Pixels
+from gpuconv.pool import avg_pool2d, max_pool2d
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gpuconv import filters, kernels
 from gpuconv import demo_draw as draw
+from gpuconv import filters, kernels
 from gpuconv.backends import resolve
-from gpuconv.conv import conv2d
-from gpuconv.demo_draw import COOL, FAINT, INK, PAPER, QUARTERS, WARM, Pixels
 from gpuconv.explain import EXAMPLE_IMAGE, explain, products
 from gpuconv.image_io import ImageError, read_image, replacing
 from gpuconv.jobs import plan_tasks, run_tasks
 from gpuconv.pipeline import Pipeline
-from gpuconv.pool import avg_pool2d, max_pool2d
 
 FILTERED = {
     "blur": Pipeline("gaussian_blur:sigma=3"),
@@ -236,7 +236,9 @@ def _kernel(axes: Axes, kernel: Pixels, *, size: float = 16) -> None:
     """A small kernel by its numbers, a large one by its colours."""
     if kernel.shape[0] <= 3:
         reach = float(np.abs(kernel).max())
-        shades = [["#ffe3d3" if v > 0 else "#d0e4f7" if v < 0 else PAPER for v in r] for r in kernel]
+        shades = [
+            ["#ffe3d3" if v > 0 else "#d0e4f7" if v < 0 else PAPER for v in r] for r in kernel
+        ]
         del reach
         draw.numbers(axes, kernel, size=size, colors=shades)
     else:
@@ -267,8 +269,13 @@ def stride() -> Figure:
         axes.set_xlim(-256 + width / 2, 256 + width / 2)
         axes.set_ylim(256 + height / 2, -256 + height / 2)
         axes.text(
-            width / 2, height + 12, f"stride {step}:  {height} x {width}", size=14, ha="center",
-            va="top", color=FAINT,
+            width / 2,
+            height + 12,
+            f"stride {step}:  {height} x {width}",
+            size=14,
+            ha="center",
+            va="top",
+            color=FAINT,
         ) if step > 1 else None
     return figure
 
@@ -304,8 +311,11 @@ def padding() -> Figure:
     ):
         last = len(matrix) - 1
         colors = [
-            ["#e9ecef" if zeros and (y in (0, last) or x in (0, last)) else PAPER for x in
-             range(last + 1)] for y in range(last + 1)
+            [
+                "#e9ecef" if zeros and (y in (0, last) or x in (0, last)) else PAPER
+                for x in range(last + 1)
+            ]
+            for y in range(last + 1)
         ]
         if zeros is None:
             colors[0][0] = "#ffd8a8"
@@ -329,9 +339,7 @@ def _bordered(pixels: Pixels, around: int, border: str) -> Pixels:
     """A colour image with its border drawn out: a 1x1 convolution of three separate channels."""
     maps = pixels.astype(np.float32)[None]
     weights = np.ones((3, 1, 1, 1), np.float32)
-    result = conv2d(
-        maps, weights, padding=around, groups=3, padding_mode=border, layout="NHWC"
-    )
+    result = conv2d(maps, weights, padding=around, groups=3, padding_mode=border, layout="NHWC")
     return as_pixels(result[0])
 
 
@@ -372,9 +380,7 @@ def feature_maps() -> Figure:
     draw.photo(whole, grey)
     draw.name(whole, "photograph, 512 x 512", size=16)
     cells = draw.grid(figure, 2, 4, left=0.30, right=0.97, bottom=0.04, top=0.77, gap=(0.015, 0.08))
-    for axes, title, values, kernel in zip(
-        sum(cells, []), bank, maps, bank.values(), strict=True
-    ):
+    for axes, title, values, kernel in zip(sum(cells, []), bank, maps, bank.values(), strict=True):
         draw.signed(axes, values)
         draw.name(axes, title, size=14, pad=6)
         inset = axes.inset_axes((0.0, 0.0, 0.25, 0.25))
@@ -400,7 +406,10 @@ def pooling() -> Figure:
         "average pooling makes a smaller photograph.",
     )
     image = draw.box(figure, 0.05, 0.45, 0.22, 0.32)
-    highs, means = draw.box(figure, 0.35, 0.63, 0.10, 0.15), draw.box(figure, 0.35, 0.44, 0.10, 0.15)
+    highs, means = (
+        draw.box(figure, 0.35, 0.63, 0.10, 0.15),
+        draw.box(figure, 0.35, 0.44, 0.10, 0.15),
+    )
     pooling_numbers(image, highs, means, size=20)
     draw.name(image, "4 x 4", size=16)
     draw.name(highs, "max 2 x 2", size=16)
