@@ -1,10 +1,10 @@
 """Benchmarks: is gpuconv right, how fast is it, how near to the machine's limit, and who is faster.
 
-    python -m bench.run --quick                 about a minute, any machine
-    python -m bench.run --output bench/results/ the full set, kept as JSON lines
-    python -m bench.compare OLD.jsonl NEW.jsonl what got slower between two commits
-    python -m bench.memory                      peak memory over images of 400 Mpixel
-    python -m bench.table FILE.jsonl --markdown a results file as a table for the README
+    python -m bench.run --quick                     under a minute, any machine
+    python -m bench.run --output bench/results/     the full set (half an hour), kept as JSON lines
+    python -m bench.compare OLD.jsonl NEW.jsonl     what got slower between two commits
+    python -m bench.memory                          peak memory over images of 400 Mpixel
+    python -m bench.table FILE.jsonl --markdown     a results file as a table for the README
 
 The rooms, each importing only from those before it: `machine` (where this runs), `clock` (time and
 the copy yardstick), `cases` (what is measured), `truth` (whether a result is right), `peers/` (who

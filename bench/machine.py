@@ -23,6 +23,11 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+def load() -> float | None:
+    """Processes that wanted a processor during the last minute, on average."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def cpu_name() -> str:
     """The processor's name and the number of processors at hand."""
     try:

@@ -22,7 +22,9 @@ class Line:
     status: "ok"; "wrong" (its result is, so it was not timed); "failed" (it raised); "unsupported".
     `reason` tells why it is not "ok". `ratio` is its time over gpuconv's in the same rounds: above
     1, gpuconv is faster. `copy_share` is bytes a second over those of a copy in the same rounds;
-    bytes are compulsory traffic. `peak_extra_bytes` is beyond input and output.
+    bytes are compulsory traffic. `peak_extra_bytes` is beyond input and output. `load` is the
+    machine's before the run: above about 0.5 others were at work, and times are worth less. A field
+    added later needs a default: old files stay readable.
     """
 
     name: str
@@ -51,15 +53,17 @@ class Line:
     commit: str | None
     dirty: bool | None
     date: str
+    load: float | None = None
 
 
 def destination(path: Path, device: str) -> Path:
-    """The file to append to: `path`, or the device's own file where that is a folder."""
-    return path / f"{machine.slug(device)}.jsonl" if path.is_dir() else path
+    """The file to append to: `path`, or the device's own where that names a folder (no suffix)."""
+    return path if path.suffix else path / f"{machine.slug(device)}.jsonl"
 
 
 def append(path: Path, lines: Iterable[Line]) -> None:
     """Add lines to a file, which need not exist."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.writelines(json.dumps(asdict(line)) + "\n" for line in lines)
 

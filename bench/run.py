@@ -46,8 +46,11 @@ FEWEST_ROUNDS = 3
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How long to measure: `rounds` samples of at least `sample_s` each, but no more than
-    `budget_s` an implementation once it has FEWEST_ROUNDS."""
+    """How long to measure: `rounds` samples of at least `sample_s` each.
+
+    An implementation that has spent `budget_s` stops after FEWEST_ROUNDS, and after three times
+    that, which only a slow peer does, at once.
+    """
 
     rounds: int
     budget_s: float
@@ -55,7 +58,7 @@ class Settings:
 
 
 QUICK = Settings(rounds=5, budget_s=0.3, sample_s=0.005)
-FULL = Settings(rounds=9, budget_s=6.0, sample_s=0.02)
+FULL = Settings(rounds=9, budget_s=2.0, sample_s=0.02)
 
 
 @dataclass(slots=True)
@@ -84,7 +87,8 @@ class Entry:
     def wants_more(self, settings: Settings) -> bool:
         """Whether it takes part in another round."""
         spent = sum(self.samples) * self.repeats
-        return len(self.samples) < FEWEST_ROUNDS or spent < settings.budget_s
+        few = len(self.samples) < FEWEST_ROUNDS
+        return spent < settings.budget_s * (3 if few else 1)
 
 
 def measure(
@@ -139,7 +143,7 @@ def _prepare(
         if extra is not None:
             own = 0 if call.fills_out else math.prod(spec.shape) * spec.dtype.itemsize
             entry.extra_bytes = max(0, extra - own)
-        entry.repeats = math.ceil(settings.sample_s / max(library.seconds(once), 1e-7))
+        entry.repeats = max(1, math.ceil(settings.sample_s / max(library.seconds(once), 1e-7)))
     except UnsupportedError as error:
         entry.status, entry.reason = "unsupported", str(error)
     except Exception as error:  # a peer that can't do a case must not end the run
@@ -230,6 +234,7 @@ def run(
     copy = Copy(ours.device)
     facts = {
         "threads": threads,
+        "load": machine.load(),
         **machine.device(backend),
         "versions": {
             "python": sys.version.split()[0],
@@ -241,9 +246,9 @@ def run(
     }
     lines: list[Line] = []
     for number, case in enumerate(cases, start=1):
-        lines += (
-            found := lines_of(case, *measure(case, ours, peers, copy, settings), backend, facts)
-        )
+        measured = measure(case, ours, peers, copy, settings)
+        found = lines_of(case, *measured, backend, facts)
+        lines += found
         if output is not None:
             results.append(results.destination(output, facts["device"]), found)
         print(f"[{number}/{len(cases)}] {table.told(found)}", file=sys.stderr, flush=True)
@@ -257,13 +262,14 @@ def parser() -> argparse.ArgumentParser:
         description="Check and time gpuconv beside other libraries.",
         epilog="Results that are committed live in bench/results/: --output bench/results/",
     )
-    parser.add_argument("--quick", action="store_true", help="small images, about a minute")
+    parser.add_argument("--quick", action="store_true", help="small images, under a minute")
     parser.add_argument("--backend", choices=("auto", "numpy", "cuda"), default="auto")
     parser.add_argument(
         "--peers",
         default="all",
         metavar="NAMES",
-        help=f"comma-separated: {','.join(PEERS)}; or all, none (default: all that are installed)",
+        help=f"comma-separated: {','.join(PEERS)}; none; or all (the default): those of the "
+        "backend's device that are installed",
     )
     parser.add_argument("--cases", default="*", metavar="GLOB", help="for example 'median*/u8/*'")
     parser.add_argument(
@@ -286,8 +292,9 @@ def _positive(text: str) -> int:
     return value
 
 
-def _peer_names(text: str, command: argparse.ArgumentParser) -> list[str]:
-    names = {"all": list(PEERS), "none": []}.get(text, [n.strip() for n in text.split(",")])
+def _peer_names(text: str, device: str, command: argparse.ArgumentParser) -> list[str]:
+    beside = [name for name, peer in PEERS.items() if peer.device == device]
+    names = {"all": beside, "none": []}.get(text, [name.strip() for name in text.split(",")])
     for name in names:
         if name not in PEERS:
             command.error(
@@ -309,9 +316,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     command = parser()
     options = command.parse_args(argv)
-    names = _peer_names(options.peers, command)
     auto = gpuconv.info()["auto"]["backend"]
     backend = auto if options.backend == "auto" else options.backend
+    names = _peer_names(options.peers, OURS[backend].device, command)
     tag = "quick" if options.quick else {"numpy": "cpu", "cuda": "gpu"}[backend]
     cases = select(tag, options.cases)
     if not cases:
@@ -328,20 +335,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     settings = QUICK if options.quick else FULL
     if options.rounds:
         settings = Settings(options.rounds, settings.budget_s, settings.sample_s)
+    busy = machine.load() or 0.0
+    if busy > 0.5:
+        print(f"the machine is busy (load {busy}): times will scatter", file=sys.stderr)
     peers, missing = find(names, threads)
     for name, why in missing.items():
         print(f"{name} skipped: {why}", file=sys.stderr)
     lines = run(cases, backend, peers, settings, threads, options.output)
-    first = lines[0]
-    commit = f"{(first.commit or 'no commit')[:10]}{' with changes' * bool(first.dirty)}"
-    copy = np.median([line.copy_gb_per_s for line in lines if line.copy_gb_per_s] or [np.nan])
-    print(
-        f"{first.device}, {threads} threads, gpuconv on {backend}, {commit}; copy {copy:.1f} GB/s\n"
-    )
-    print(table.as_text(table.rows(lines)), table.LEGEND, sep="\n\n")
+    print(_header(lines), table.as_text(table.rows(lines)), table.LEGEND, sep="\n\n")
     for trouble in table.troubles(lines):
         print(trouble)
     return int(any(x.status != "ok" for x in lines if x.implementation == results.OURS))
+
+
+def _header(lines: Sequence[Line]) -> str:
+    """Where, how and on which commit a run was made."""
+    line = lines[0]
+    copies = [x.copy_gb_per_s for x in lines if x.copy_gb_per_s is not None]
+    parts = [
+        line.device,
+        table.counted(line.threads),
+        f"gpuconv on {line.backend}",
+        f"commit {(line.commit or 'unknown')[:10]}" + " with changes" * bool(line.dirty),
+        f"copy {np.median(copies):.1f} GB/s" if copies else "no copy",
+    ]
+    return ", ".join(parts)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,9 @@ A peer's column is its time over gpuconv's (above 1: gpuconv is faster); -: it c
 
 
 def rows(lines: Sequence[Line]) -> list[list[str]]:
-    """The header and a row a case."""
-    peers = list(dict.fromkeys(line.implementation for line in lines))
-    peers = [peer for peer in peers if peer != OURS]
+    """The header and a row a case. Peers that can do none of them have no column."""
+    able = (line.implementation for line in lines if line.status != "unsupported")
+    peers = [name for name in dict.fromkeys(able) if name != OURS]
     table = [["case", "ms", "GB/s", "of copy", "GFLOP/s", "extra", *peers]]
     for name in dict.fromkeys(line.name for line in lines):
         case = {line.implementation: line for line in lines if line.name == name}
@@ -53,6 +53,11 @@ def _peer(line: Line | None) -> str:
     if line is None or line.status == "unsupported":
         return "-"
     return line.status if line.ratio is None else f"{short(line.ratio)}x"
+
+
+def counted(threads: int) -> str:
+    """ "1 thread", "2 threads"."""
+    return f"{threads} thread{'s' * (threads > 1)}"
 
 
 def short(value: float | None) -> str:
@@ -102,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for device, threads in dict.fromkeys((line.device, line.threads) for line in lines):
         chosen = [line for line in lines if (line.device, line.threads) == (device, threads)]
         render = as_markdown if options.markdown else as_text
-        print(f"{device}, {threads} threads\n\n{render(rows(chosen))}\n")
+        print(f"{device}, {counted(threads)}\n\n{render(rows(chosen))}\n")
     return 0
 
 

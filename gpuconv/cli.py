@@ -26,12 +26,11 @@ from gpuconv._version import __version__
 from gpuconv.errors import BackendUnavailableError
 from gpuconv.explain import built_in_example, explain
 from gpuconv.extras import MissingExtraError, need
-from gpuconv.image_io import FORMATS, read_image
-from gpuconv.image_io.types import ImageError
+from gpuconv.image_io import FORMATS, ImageError, read_image
 from gpuconv.jobs import Outcome, UsageError, choose_work, plan_tasks, run_tasks
 from gpuconv.journal import Journal
 from gpuconv.operations import Argument, operations
-from gpuconv.pipeline import Pipeline
+from gpuconv.pipeline import Pipeline, unknown_operation
 from gpuconv.report import Run, teller
 from gpuconv.step_text import named_kernel, parse_matrix, parse_value
 
@@ -101,7 +100,7 @@ def gpuconv() -> None:
     show_default=True,
     help="Where to compute.",
 )
-@click.option("--resume", is_flag=True, help="Do only what a former, same run has not done.")
+@click.option("--resume", is_flag=True, help="Continue a former run of the same pipeline.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--report", metavar="FILE.json", help="Write what became of every file as JSON.")
 @click.option(
@@ -250,7 +249,7 @@ def ops_command(name: str | None, as_json: bool) -> int:
     if name is not None:
         known = tuple(operation for operation in known if operation.name == name)
         if not known:
-            _pipeline([name])  # complains with the nearest name
+            raise click.UsageError(f"NAME must be {unknown_operation(name)}")
     if as_json:
         print(json.dumps([operation.as_dict() for operation in known], indent=2, default=str))
         return OK
@@ -317,6 +316,8 @@ def explain_command(
             raise click.UsageError("IMAGE must be given with --kernel and --at")
         print(built_in_example())
         return OK
+    if not os.path.lexists(image):
+        raise click.UsageError(f"IMAGE {image} does not exist")
     if kernel is None:
         raise click.UsageError("--kernel must be given with IMAGE, such as --kernel sharpen")
     try:
@@ -349,5 +350,9 @@ def demo_command(out: str) -> int:
     need("gpuconv demo", "plot", "matplotlib", "skimage")
     from gpuconv.demo import run_demo
 
-    run_demo(out)
+    try:
+        run_demo(out)
+    except ImageError as error:
+        print(f"gpuconv: {error}", file=sys.stderr)
+        return FAILED
     return OK

@@ -101,6 +101,8 @@ def _apply(
     outs = [None] * len(images) if out is None else out
     if not isinstance(outs, (list, tuple)) or len(outs) != len(images):
         raise ValueError(f"out must be a list of {len(images)} arrays, got {type(out).__name__}")
+    if out is not None and {id(o) for o in outs} & {id(i) for i in images}:
+        raise ValueError("out must not share memory with images, got one of the images")
     plans = [plan(image, *arguments, **common) for image in images]
     return [
         run(p, image, out=o, backend=backend)
@@ -268,7 +270,7 @@ def sharpen(images: Array, amount: float = 1.0, **common: Unpack[Common]) -> Arr
     Array of the images' shape and dtype.
     """
     a = check.number("amount", amount)
-    kernel = np.array([[0, -a, 0], [-a, 1 + 4 * a, -a], [0, -a, 0]])
+    kernel = np.array([[0, -a, 0], [-a, 1 + 4 * a, -a], [0, -a, 0]], dtype=np.float64)
     return _apply(plan_filter, images, kernel, **common)
 
 

@@ -24,6 +24,10 @@ from gpuconv.pipeline import Pipeline
 from gpuconv.pool import adaptive_avg_pool2d
 
 
+UNSUPPORTED = (".gif", ".bmp", ".heic", ".avif", ".jp2", ".jxl", ".pgm", ".ppm", ".npy", ".pdf")
+"""Suffixes that surely mean a file, and one that cannot be written."""
+
+
 class UsageError(ValueError):
     """The run cannot start; the message says what is wrong and what to do."""
 
@@ -86,7 +90,8 @@ def plan_tasks(
             raise UsageError(f"--format {suffix[1:]} and the name {out} must agree; drop one")
         tasks = [Task(found[0].path, out, found[0].refused)]
     else:
-        if out.exists() and not out.is_dir():
+        unsupported = out.suffix.lower() in UNSUPPORTED and not out.is_dir()
+        if unsupported or (out.exists() and not out.is_dir()):
             raise UsageError(f"OUT must be a folder or end in {', '.join(FORMATS)}, got {out}")
         tasks = [_task(one, out, suffix) for one in dict.fromkeys(found)]
     if not tasks:

@@ -36,6 +36,10 @@ __all__ = [
 ]
 
 
+POINT_SIGMA = 0.01
+"""Below this spread a bell is a point: its next weight, exp(-5000), is 0 in float64."""
+
+
 def _constant(rows: Sequence[Sequence[float]]) -> Kernel:
     kernel = np.array(rows, dtype=np.float64)
     kernel.setflags(write=False)
@@ -82,7 +86,7 @@ def gaussian_taps(sigma: float, size: int | None = None, *, truncate: float = 4.
         size = 2 * int(truncate * sigma + 0.5) + 1
     size = check.integer("size", size, 1)
     away = np.arange(size) - (size - 1) / 2
-    if sigma == 0:
+    if sigma < POINT_SIGMA:
         weights = (np.abs(away) == np.min(np.abs(away))).astype(np.float64)
     else:
         weights = np.exp(-0.5 * ((away**2 - np.min(away**2)) / sigma**2))

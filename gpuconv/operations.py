@@ -123,7 +123,7 @@ def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
 def _shared_meanings() -> dict[str, str]:
     """Meanings of keywords that the docstring of a whole room explains."""
     rooms = "\n".join(inspect.getdoc(room) or "" for room in (pool, filters))
-    return entries(rooms)
+    return {"value": "what a constant border is filled with."} | entries(rooms)
 
 
 def _section(document: str, title: str) -> str:

@@ -221,13 +221,19 @@ def _canonical(step: StepLike) -> str | Callable[[Any], Any]:
 def _operation(name: str) -> Operation:
     known = table()
     if name not in known:
-        names = _did_you_mean(name, known) or f" ({', '.join(known)})"
-        raise ValueError(f"an operation must be one that `gpuconv ops` lists{names}, got {name!r}")
+        raise ValueError(f"an operation must be {unknown_operation(name)}")
     return known[name]
 
 
+def unknown_operation(name: str) -> str:
+    """What to say of an operation that does not exist: the nearest name, or all of them."""
+    known = table()
+    hint = _did_you_mean(name, known) or f" ({', '.join(known)})"
+    return f"one that `gpuconv ops` lists{hint}, got {name!r}"
+
+
 def _did_you_mean(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     return f" (did you mean {near[0]}?)" if near else ""
 
 

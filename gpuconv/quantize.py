@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuconv.dtypes import DType, accumulator, is_float, magnitude
+from gpuconv.dtypes import DType, accumulator, is_float, limits, magnitude
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,6 +30,9 @@ SEPARABLE_RESIDUAL = 2.0**-20
 
 WORST_ERROR = 1.0
 """Levels that a scheme may be off before rounding, by its worst-case bound."""
+
+TYPICAL_ERROR = 0.05
+"""Levels that it may be off as a root mean square, over noise of black and white."""
 
 
 class Frozen:
@@ -132,8 +135,11 @@ def exact_accumulator(bound: int, dtype: DType) -> str:
     )
 
 
-def plan_stencil(kernel: Floats, dtype: DType) -> Stencil:
-    """The form in which a dense `kernel` (KH, KW) is summed over images of `dtype`."""
+def plan_stencil(kernel: Floats, dtype: DType, gain: float = 1.0) -> Stencil:
+    """The form in which a dense `kernel` (KH, KW) is summed over images of `dtype`.
+
+    `gain` is what the sums are multiplied by before they are rounded.
+    """
     column, row, residual = factor(kernel)
     if is_float(dtype):
         slack = 2 * float(np.finfo(accumulator(dtype)).eps)
@@ -145,24 +151,28 @@ def plan_stencil(kernel: Floats, dtype: DType) -> Stencil:
     _fractions_need_small_integers(dtype)
     peak = float(np.max(np.abs(kernel)))
     if min(kernel.shape) > 1 and np.max(np.abs(residual)) <= SEPARABLE_RESIDUAL * peak:
-        stencil = _separable_stencil(column, row, float(np.sum(np.abs(residual))), dtype)
+        stencil = _separable_stencil(column, row, float(np.sum(np.abs(residual))), dtype, gain)
         if stencil is not None:
             return stencil
-    return _dense_stencil(kernel, dtype)
+    return _dense_stencil(kernel, dtype, gain)
 
 
-def plan_separable(column: Floats, row: Floats, dtype: DType) -> Stencil:
-    """The form in which outer(column, row) is summed over images of `dtype`."""
+def plan_separable(column: Floats, row: Floats, dtype: DType, gain: float = 1.0) -> Stencil:
+    """The form in which outer(column, row) is summed over images of `dtype`; `gain` as above."""
     if min(column.size, row.size) == 1:
-        return plan_stencil(np.outer(column, row), dtype)
+        return plan_stencil(np.outer(column, row), dtype, gain)
     if is_float(dtype):
         return _float_stencil(dtype, column=column, row=row)
+    if not (column.any() and row.any()):
+        column, row = np.zeros_like(column), np.zeros_like(row)
+    if is_whole(column) and is_whole(row):
+        return _whole_factors_stencil(column, row, dtype)
     if column.size * row.size <= 2**14 and is_whole(np.outer(column, row)):
         return _whole_stencil(np.outer(column, row), dtype)
     _fractions_need_small_integers(dtype)
     pivot = row[int(np.argmax(np.abs(row)))]
-    stencil = _separable_stencil(column * pivot, row / pivot, 0.0, dtype)
-    return stencil or _dense_stencil(np.outer(column, row), dtype)
+    stencil = _separable_stencil(column * pivot, row / pivot, 0.0, dtype, gain)
+    return stencil or _dense_stencil(np.outer(column, row), dtype, gain)
 
 
 def _fractions_need_small_integers(dtype: DType) -> None:
@@ -224,17 +234,33 @@ def _float_stencil(
 def _whole_stencil(kernel: Floats, dtype: DType) -> Stencil:
     """Integer weights are exact as they are."""
     height, width = kernel.shape
-    total = sum(abs(int(v)) for v in kernel.flat)
-    acc = exact_accumulator(total * magnitude(dtype), dtype)
+    acc = exact_accumulator(_whole_gain(kernel) * magnitude(dtype), dtype)
     factors = whole_factors(kernel) if min(height, width) > 1 and acc != "int64x2" else None
-    if factors is None:
-        whole = Frozen(kernel.astype(np.int64))
+    if factors is not None:
+        return _whole_factors_stencil(*factors, dtype)
+    whole = Frozen(kernel.astype(np.int64))
+    return Stencil(height, width, acc, dense=whole, why="integer weights")
+
+
+def _whole_factors_stencil(column: Floats, row: Floats, dtype: DType) -> Stencil:
+    """Integer weights given by their factors."""
+    # A row of zeros forgives no overflow in the pass along the column.
+    total = _whole_gain(column) * max(1, _whole_gain(row))
+    acc = exact_accumulator(total * magnitude(dtype), dtype)
+    height, width = column.size, row.size
+    if acc == "int64x2":
+        whole = Frozen(np.outer(column, row).astype(np.int64))
         return Stencil(height, width, acc, dense=whole, why="integer weights")
-    column, row = (Frozen(f.astype(np.int64)) for f in factors)
-    return Stencil(height, width, acc, column=column, row=row, why="integer weights, rank 1")
+    down, across = (Frozen(f.astype(np.int64)) for f in (column, row))
+    return Stencil(height, width, acc, column=down, row=across, why="integer weights, rank 1")
 
 
-def _dense_stencil(kernel: Floats, dtype: DType) -> Stencil:
+def _whole_gain(weights: Floats) -> int:
+    """Σ|w| of integer weights, exactly."""
+    return sum(abs(int(w)) for w in weights.flat)
+
+
+def _dense_stencil(kernel: Floats, dtype: DType, gain: float) -> Stencil:
     """The first scheme of the ladder, one pass, whose error is within the contract."""
     height, width = kernel.shape
     rungs = [(s.name, s.accumulator, s.dense) for s in LADDER[dtype.itemsize]]
@@ -243,7 +269,8 @@ def _dense_stencil(kernel: Floats, dtype: DType) -> Stencil:
         quantised, shift = quantise(kernel, bits)
         missed = kernel - np.ldexp(quantised.astype(np.float64), -shift)
         worst = magnitude(dtype) * float(np.sum(np.abs(missed)))
-        if shift >= 0 and worst < WORST_ERROR:
+        typical = _contrast(dtype) * float(np.linalg.norm(missed))
+        if shift >= 0 and gain * worst < WORST_ERROR and gain * typical <= TYPICAL_ERROR:
             why = f"{name} fixed point, not separable"
             return Stencil(height, width, acc, dense=Frozen(quantised), shift=shift, why=why)
     raise ValueError(
@@ -252,12 +279,18 @@ def _dense_stencil(kernel: Floats, dtype: DType) -> Stencil:
     )
 
 
+def _contrast(dtype: DType) -> float:
+    """Half the distance of the darkest and the brightest level: the spread of black and white."""
+    low, high = limits(dtype)
+    return (high - low) / 2
+
+
 def _separable_stencil(
-    column: Floats, row: Floats, residual: float, dtype: DType
+    column: Floats, row: Floats, residual: float, dtype: DType, gain: float
 ) -> Stencil | None:
     """The first scheme of the ladder, two passes, whose error is within the contract."""
-    gain = float(np.sum(np.abs(column)))
-    column, row = column / gain, row * gain
+    scale = float(np.sum(np.abs(column)))
+    column, row = column / scale, row * scale
     for scheme in LADDER[dtype.itemsize]:
         column_q, column_bits = quantise(column, scheme.column)
         row_q, row_bits = quantise(row, scheme.row)
@@ -272,7 +305,14 @@ def _separable_stencil(
             + residual
         )
         rounding = row_gain * 0.5 ** (scheme.fraction + 1)
-        if magnitude(dtype) * weights_missed + rounding < WORST_ERROR:
+        worst = magnitude(dtype) * weights_missed + rounding
+        norm = np.linalg.norm
+        typical = math.hypot(
+            _contrast(dtype) * float(norm(column_missed) * norm(row)),
+            _contrast(dtype) * float(norm(column) * norm(row_missed)),
+            float(norm(row)) * 0.5**scheme.fraction / math.sqrt(12),
+        )
+        if gain * worst < WORST_ERROR and gain * typical <= TYPICAL_ERROR:
             return Stencil(
                 column.size,
                 row.size,

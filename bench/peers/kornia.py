@@ -15,7 +15,7 @@ class Kornia(OnTorchCuda):
 
     name = "kornia"
     packages = ("kornia",)
-    modules = ("kornia", "torch")
+    modules = ("kornia", "torch", "cupy")
 
     def start(self, threads: int) -> None:
         super().start(threads)

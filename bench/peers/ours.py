@@ -33,3 +33,7 @@ class GpuConvCuda(OnCuda, GpuConv):
     """gpuconv on the CUDA backend, on arrays of the device."""
 
     backend = "cuda"
+
+    def missing(self) -> str | None:
+        (cuda,) = (b for b in gpuconv.info()["backends"] if b["name"] == "cuda")
+        return None if cuda["available"] else f"{cuda['reason']}; {cuda['remedy']}"

@@ -1,4 +1,4 @@
-"""PyTorch (oneDNN on the CPU, cuDNN on CUDA), in full precision, without gradients."""
+"""PyTorch (oneDNN on the CPU, cuDNN on CUDA), in full precision. No input asks for gradients."""
 
 from __future__ import annotations
 
@@ -36,7 +36,6 @@ class Tensors(Library):
         import torch
 
         self.torch = torch
-        torch.set_grad_enabled(False)
         torch.set_num_threads(threads)
 
     def call(self, case: Case, plan: Any, arrays: Arrays) -> Call:
@@ -179,3 +178,4 @@ class TorchCuda(OnTorchCuda, Torch):
     """torch.nn.functional on CUDA."""
 
     name = "torch-cuda"
+    modules = ("torch", "cupy")  # CuPy's events are the clock

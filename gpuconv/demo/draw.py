@@ -16,6 +16,10 @@ Pixels = npt.NDArray[Any]
 INK, FAINT, PAPER = "#1b1f24", "#6b7280", "#ffffff"
 WARM, COOL, PALE = "#e8590c", "#1971c2", "#f1f3f5"
 QUARTERS = ("#fff3bf", "#d3f9d8", "#d0ebff", "#ffe3e3")
+FIELDS = ("#f08c00", "#2f9e44", "#1971c2")
+"""One colour for what a value of each layer sees."""
+
+RING = "#ff6b6b"
 SIGNED = "RdBu_r"
 """Colours of maps with a sign: blue below 0, white at 0, red above."""
 
@@ -87,9 +91,8 @@ def signed(axes: Axes, values: Pixels, *, reach: float | None = None, exact: boo
     )
 
 
-def heat(axes: Axes, values: Pixels) -> None:
-    """Values from 0 up, dark to bright, each an exact square."""
-    top = float(np.percentile(values, 99.7))
+def heat(axes: Axes, values: Pixels, *, top: float) -> None:
+    """Values from 0 to `top`, dark to bright, each an exact square."""
     axes.imshow(values, cmap="magma", vmin=0, vmax=max(top, 1e-9), interpolation="nearest")
 
 
@@ -100,25 +103,35 @@ def numbers(
     size: float = 14,
     shades: bool = False,
     colors: Sequence[Sequence[str]] | None = None,
-    labels: Sequence[Sequence[str]] | None = None,
-    ink: str = INK,
 ) -> None:
-    """A grid of numbers: on paper, on `shades` of grey as an image has, or on given `colors`."""
+    """A grid of numbers: on paper, on `shades` of grey as an image has, or on given `colors`.
+
+    NaN is a cell without a number. A number on the warm colour is white and bold.
+    """
     height, width = matrix.shape
     for y in range(height):
         for x in range(width):
             value = matrix[y, x]
-            face, text = PAPER, ink
+            face, text = PAPER, INK
             if shades:
                 face = str(float(np.clip(value / 255, 0, 1)))
                 text = PAPER if value < 128 else INK
             if colors is not None:
                 face = colors[y][x]
+            marked = face == WARM
             axes.add_patch(
                 Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=face, edgecolor="#ced4da", lw=0.8)
             )
-            label = labels[y][x] if labels is not None else short(value)
-            axes.text(x, y, label, ha="center", va="center", size=size, color=text)
+            axes.text(
+                x,
+                y,
+                short(value),
+                ha="center",
+                va="center",
+                size=size,
+                color=PAPER if marked else text,
+                weight="bold" if marked else "normal",
+            )
     frame_grid(axes, height, width)
 
 
@@ -130,9 +143,11 @@ def frame_grid(axes: Axes, height: int, width: int, *, margin: float = 0.06) -> 
 
 
 def short(value: Any) -> str:
-    """A number as a cell shows it."""
+    """A number as a cell shows it; nothing for NaN."""
     number = float(value)
-    return str(round(number)) if number == round(number) else f"{number:.2f}".lstrip("0")
+    if np.isnan(number):
+        return ""
+    return str(round(number)) if number == round(number) else f"{number:.2f}"
 
 
 def window(

@@ -29,6 +29,8 @@ from gpuconv.window import AxisWindow, Padding, resolve_padding
 
 ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")
 LEAKY_SLOPE = 0.01
+DIRECT_CHANNELS = 2
+"""Products a window element takes part in, at most, where gathering windows does not pay."""
 Activation = None | str | tuple[float, float]
 """None, one of ACTIVATIONS, or (lo, hi) to clamp between."""
 
@@ -296,7 +298,9 @@ def plan_conv(
     sums = _sum_dtype(spec.dtype, kernel.dtype, taps)
     natural = spec.dtype if is_float(spec.dtype) else sums
     check.choice("precision", precision, ("ieee", "tf32"))
-    name, why = _choose(check.choice("algorithm", algorithm, ("auto", "direct", "gemm")), kernel)
+    name, why = _choose(
+        check.choice("algorithm", algorithm, ("auto", "direct", "gemm")), kernel, groups
+    )
     return ConvPlan(
         shape,
         MapShape(shape.batch, kernel.shape[0], sizes, channels_last, shape.batched),
@@ -315,12 +319,17 @@ def plan_conv(
     )
 
 
-def _choose(algorithm: str, weight: Spec) -> tuple[str, str]:
+def _choose(algorithm: str, weight: Spec, groups: int) -> tuple[str, str]:
     """The algorithm and the reason for it."""
     if algorithm != "auto":
         return algorithm, "asked for"
-    if weight.shape[1] == 1:
-        return "direct", "one input channel a group leaves nothing to share"
+    return choose_algorithm(weight.shape[1], weight.shape[0] // groups)
+
+
+def choose_algorithm(inputs: int, outputs: int) -> tuple[str, str]:
+    """The algorithm for groups of so many channels, and the reason for it."""
+    if inputs * outputs <= DIRECT_CHANNELS:
+        return "direct", "few channels a group leave nothing to share"
     return "gemm", "many channels share each window"
 
 

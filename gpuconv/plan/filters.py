@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from gpuconv.arrays import Array, Spec, describe
+from gpuconv.arrays import Array, Spec, describe, sequence_to_numpy
 from gpuconv.border import Border, parse_border
 from gpuconv.dtypes import (
     DType,
@@ -24,6 +24,9 @@ from gpuconv.window import AxisWindow, is_integer
 
 AMOUNT_BITS = 12
 """Bits behind the point of `amount` on integer images."""
+
+MOST_AMOUNT = 1024
+"""Largest |amount| on integer images: there is an exact scheme for every blur up to it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,12 +306,21 @@ def plan_unsharp(
     """`unsharp_mask`: x + amount·(x − blur), the blur in unrounded fixed point."""
     head = plan_images(images, **common)
     amount = check.number("amount", amount)
-    stencil = plan_separable(column, row, head.dtype)
-    if is_integer_type(head.dtype):
-        amount = round(amount * 2**AMOUNT_BITS)
-        if abs(amount) >= 2**28:
-            raise ValueError(f"amount must be below 65536 on integer images, got {amount}")
-    return LinearPlan(head, (stencil,), _windows((column.size, row.size)), "unsharp", 0.0, amount)
+    windows = _windows((column.size, row.size))
+    if not is_integer_type(head.dtype):
+        stencil = plan_separable(column, row, head.dtype)
+        return LinearPlan(head, (stencil,), windows, "unsharp", 0.0, amount)
+    if abs(amount) > MOST_AMOUNT:
+        raise ValueError(
+            f"amount must be at most {MOST_AMOUNT} on integer images, got {amount!r} "
+            "(convert the images to float64)"
+        )
+    stencil = plan_separable(column, row, head.dtype, gain=abs(amount))
+    if column.size == row.size == 1:
+        # Nothing was blurred, so nothing is added. 64-bit pixels may take this way too.
+        return LinearPlan(head, (stencil,), windows)
+    steps = round(amount * 2**AMOUNT_BITS)
+    return LinearPlan(head, (stencil,), windows, "unsharp", 0.0, steps)
 
 
 def plan_box(images: Array, size: Any, **common: Any) -> BoxPlan:
@@ -330,6 +342,20 @@ def plan_rank(images: Array, rank: int | None, size: Any, **common: Any) -> Rank
     return RankPlan(head, windows, wanted % count)
 
 
+def _footprint(footprint: Any) -> npt.NDArray[np.bool_]:
+    """Which places of a footprint belong to the neighbourhood."""
+    if isinstance(footprint, (list, tuple)):
+        footprint = sequence_to_numpy("footprint", footprint)
+    if str(getattr(footprint, "dtype", None)).endswith("bool"):
+        footprint = footprint * 1
+    shape: npt.NDArray[np.bool_] = (
+        check.host_weights("footprint", footprint, 2, shape="(FH, FW)") != 0
+    )
+    if not shape.any():
+        raise ValueError("footprint must have an element that is not 0, got only zeros")
+    return shape
+
+
 def plan_morphology(
     images: Array,
     operations: Sequence[Literal["dilate", "erode"]],
@@ -343,12 +369,7 @@ def plan_morphology(
     head = plan_images(images, **common)
     shape = None
     if footprint is not None:
-        values = np.asarray(footprint)
-        if values.ndim != 2 or values.size == 0 or values.dtype.kind not in "biuf":
-            raise ValueError(f"footprint must be a 2-D array of 0 and 1, got {footprint!r:.60}")
-        shape = values != 0
-        if not shape.any():
-            raise ValueError("footprint must have an element that is not 0, got only zeros")
+        shape = _footprint(footprint)
         size = shape.shape
     sizes = check.per_axis("size", size, 2)
     if shape is not None and shape.all():

@@ -215,27 +215,39 @@ def _rounded(sums: Values | Words, plan: LinearPlan) -> Values:
         sums = (np.clip(sums[0], -room, room - 1) << half) + sums[1]
     if not plan.delta:
         return _drop_bits(sums, shift)
-    whole, rest = _split(plan.delta, shift)
-    return _drop_bits((sums.astype(np.int64) + whole) * 4 + rest, shift + 2)
+    # An even number may be added after rounding: half to even stays what it was.
+    even = 2 * math.floor(Fraction(plan.delta) / 2)
+    whole, rest = _split(Fraction(plan.delta) - even, shift)
+    rounded = _drop_bits((sums.astype(np.int64) + whole) * 4 + rest, shift + 2)
+    if abs(even) < 1 << 60:
+        return rounded + even
+    half = 4 * plan.images.dtype.itemsize
+    return _add_to_words(rounded >> half, rounded & ((1 << half) - 1), even, half, plan)
 
 
-def _split(delta: float, shift: int) -> tuple[int, int]:
+def _split(delta: Fraction, shift: int) -> tuple[int, int]:
     """delta·2^shift as its floor and two more bits: 0 nothing, 1 below, 2 at, 3 above a half.
 
     Two bits are all that rounding needs to know of the rest.
     """
-    scaled = Fraction(delta) * 2**shift
+    scaled = delta * 2**shift
     whole = math.floor(scaled)
     twice = 2 * (scaled - whole)
-    limit = 1 << 59
-    return max(-limit, min(limit, whole)), 2 + (twice > 1) - (twice < 1) if twice else 0
+    return whole, 2 + (twice > 1) - (twice < 1) if twice else 0
 
 
 def _round_words(high: Values, low: Values, half: int, plan: LinearPlan) -> Values:
     """Two-word sums of integer weights + delta → whole numbers of the output's dtype."""
-    whole, rest = _split(plan.delta, 0)
-    up = (rest == 3) | ((rest == 2) & ((low + whole) & 1))
-    low = low + (whole & ((1 << half) - 1)) + up
+    whole, rest = _split(Fraction(plan.delta), 0)
+    up = (rest == 3) | ((rest == 2) & ((low + (whole & 1)) & 1))
+    return _add_to_words(high, low + up, whole, half, plan)
+
+
+def _add_to_words(high: Values, low: Values, whole: int, half: int, plan: LinearPlan) -> Values:
+    """high · 2^half + low + whole as the output's dtype, saturated."""
+    limit = 1 << (60 + half)  # beyond every dtype, whatever the sum
+    whole = max(-limit, min(limit, whole))
+    low = low + (whole & ((1 << half) - 1))
     return join_words(high + (whole >> half) + (low >> half), low, half, plan.images.out_dtype)
 
 

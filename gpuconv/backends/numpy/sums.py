@@ -2,40 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Values = npt.NDArray[Any]
+Block = TypeVar("Block")
 
 BLOCK_TAPS = 32
 """Terms added one after another before a block joins the pairwise sum."""
 
 
-class PairwiseSum:
-    """Adds blocks as a binary counter does: block sums of equal rank meet each other.
+class Pairwise(Generic[Block]):
+    """Merges blocks as a binary counter does: results of equal rank meet each other.
 
-    Blocks handed in are owned by the sum and overwritten.
+    `merge` may overwrite its first argument: blocks handed in are owned.
     """
 
-    def __init__(self) -> None:
-        self._levels: list[Values | None] = []
+    def __init__(self, merge: Callable[[Block, Block], Block]) -> None:
+        self._merge = merge
+        self._levels: list[Block | None] = []
 
-    def add(self, block: Values) -> None:
+    def add(self, block: Block) -> None:
         """Take one more block."""
         for level, waiting in enumerate(self._levels):
             if waiting is None:
                 self._levels[level] = block
                 return
-            block = np.add(waiting, block, out=waiting)
+            block = self._merge(waiting, block)
             self._levels[level] = None
         self._levels.append(block)
 
-    def total(self) -> Values:
-        """The sum of all blocks; at least one was added."""
+    def total(self) -> Block:
+        """The merger of all blocks; at least one was added."""
         blocks = [block for block in self._levels if block is not None]
         result = blocks[0]
         for block in blocks[1:]:
-            result = np.add(block, result, out=block)
+            result = self._merge(block, result)
         return result
+
+
+class PairwiseSum(Pairwise[Values]):
+    """The sum of arrays of one shape, which it overwrites."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda waiting, block: np.add(waiting, block, out=waiting))

@@ -133,10 +133,10 @@ def _gather(
     return block
 
 
-def tiles(shape: Sequence[int], elements: int = TILE_ELEMENTS) -> Iterator[tuple[slice, Region]]:
+def tiles(shape: Sequence[int], elements: int | None = None) -> Iterator[tuple[slice, Region]]:
     """Cut planes (B, *spatial, C) into (batch, region) of about `elements` values."""
     batch, *spatial, inner = shape
-    room = max(1, elements // max(1, inner))
+    room = max(1, (elements or TILE_ELEMENTS) // max(1, inner))
     sizes = []
     for axis, length in enumerate(reversed(spatial)):
         limit = min(room, max(1, TILE_ROW // inner)) if axis == 0 and len(spatial) > 1 else room
@@ -159,7 +159,7 @@ def _even(length: int, limit: int) -> int:
     return -(-length // pieces)
 
 
-def compute(node: Source, out: Values, elements: int = TILE_ELEMENTS) -> None:
+def compute(node: Source, out: Values, elements: int | None = None) -> None:
     """Write every tile of `node` into `out`, planes of the same shape."""
     for batch, region in tiles(out.shape, elements):
         out[(batch, *region)] = node.read(batch, region)

@@ -1,0 +1,347 @@
+"""Pools: every window of every plane reduced, one axis after another, tile by tile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+
+from gpuconv.backends.numpy.reduce import (
+    Axis,
+    Merger,
+    State,
+    Values,
+    Windows,
+    adaptive_axis,
+    counts,
+)
+from gpuconv.backends.numpy.sums import Pairwise
+from gpuconv.backends.numpy.tile import ArraySource, Region, Source, load, map_planes
+from gpuconv.backends.numpy.window_tiles import ROW, SPAN_ELEMENTS, span_limit, tiles
+from gpuconv.border import Border
+from gpuconv.dtypes import (
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    INT64,
+    DType,
+    accumulator,
+    highest,
+    is_float,
+    is_integer_type,
+    limits,
+    lowest,
+    magnitude,
+    saturate,
+)
+from gpuconv.plan import AdaptivePoolPlan, PoolPlan, UnpoolPlan
+from gpuconv.window import AxisWindow
+
+CHANNELS = 1 << 12
+"""Interleaved channels taken at once."""
+
+UNPOOLED = 1 << 16
+"""Values scattered at once."""
+
+OUTSIDE = 1 << 61
+"""Index along an axis of what lies outside: above any other, and three of them fit an int64."""
+
+
+def run(
+    plan: PoolPlan | AdaptivePoolPlan, inputs: Sequence[Values], outputs: Sequence[Values]
+) -> None:
+    """Windowed, adaptive and global pools."""
+    rank, channels_last = len(plan.input.spatial), plan.input.channels_last
+    for array, *targets in map_planes([inputs[0], *outputs], rank, channels_last):
+        for first in range(0, array.shape[-1], CHANNELS):
+            part = slice(first, first + CHANNELS)
+            pool_planes(plan, ArraySource(array[..., part]), [t[..., part] for t in targets])
+
+
+run_adaptive = run
+
+
+def pool_planes(
+    plan: PoolPlan | AdaptivePoolPlan, source: Source, targets: Sequence[Values]
+) -> None:
+    """Fill `targets`, planes of the values and perhaps of their indices, from `source`."""
+    axes = _axes(plan)
+    operation = _operation(plan, axes)
+    batch, *lengths, inner = targets[0].shape
+    limit = span_limit(len(axes))
+    cells = tiles(
+        slice(0, batch),
+        tuple(slice(0, n) for n in lengths),
+        [_bounded(axis.as_window(), limit) for axis in axes],
+        outputs=max(1, SPAN_ELEMENTS // 2 // inner),
+        inputs=max(1, SPAN_ELEMENTS // inner),
+        row=max(1, ROW // inner),
+    )
+    for planes, region in cells:
+        whole = Pairwise[State](operation.join)
+        pairs = zip(axes, region, strict=True)
+        for parts in product(*(list(axis.parts(outputs, limit)) for axis, outputs in pairs)):
+            start, stop = [p[0] for p in parts], [p[1] for p in parts]
+            tile = load(
+                source, planes, start, stop, Border.CONSTANT, operation.fill, operation.dtype
+            )
+            state = operation.prepare(tile, start)
+            for axis, (_, _, reduce) in enumerate(parts, start=1):
+                state = reduce(state, axis, operation)
+            whole.add(state)
+        for target, values in zip(targets, operation.finish(whole.total(), region), strict=True):
+            target[(planes, *region)] = values
+
+
+def _axes(plan: PoolPlan | AdaptivePoolPlan) -> list[Axis]:
+    """The windows of each spatial axis."""
+    lengths = plan.input.spatial
+    if isinstance(plan, PoolPlan):
+        return [Windows(n, w, plan.count_pad) for n, w in zip(lengths, plan.windows, strict=True)]
+    return [adaptive_axis(n, m) for n, m in zip(lengths, plan.output.spatial, strict=True)]
+
+
+def _bounded(window: AxisWindow, limit: int) -> AxisWindow:
+    """The window, or as many of its taps as are read at once."""
+    size = min(window.size, 1 + (limit - 1) // window.dilation)
+    return AxisWindow(size, window.stride, window.dilation)
+
+
+class Operation(Merger, Protocol):
+    """What a pool does to the elements of a window: prepare, merge, finish."""
+
+    dtype: DType
+    fill: Any
+
+    def prepare(self, tile: Values, start: Sequence[int]) -> State:
+        """What is known of each element of a tile whose first element stands at `start`."""
+
+    def finish(self, state: State, region: Region) -> Sequence[Values]:
+        """The values, and perhaps the indices, of a region."""
+
+
+def _operation(plan: PoolPlan | AdaptivePoolPlan, axes: Sequence[Axis]) -> Operation:
+    """The operation of a plan, in the dtype that keeps its promises."""
+    if plan.operation in ("max", "min"):
+        if plan.index_dtype is not None:
+            return Choice(plan.operation, plan.dtype, plan.input.spatial)
+        return Extreme(plan.operation, plan.dtype)
+    if isinstance(plan, PoolPlan) and plan.operation == "lp":
+        return Extreme("max", FLOAT64, absolute=True) if np.isinf(plan.norm) else Norm(plan.norm)
+    divisor = plan.divisor if isinstance(plan, PoolPlan) else None
+    return Mean(plan.dtype, axes, divisor)
+
+
+class Extreme:
+    """The largest or smallest element, or |element|. NaN wins; what lies outside never does."""
+
+    def __init__(self, operation: str, dtype: DType, absolute: bool = False) -> None:
+        self.dtype = _comparable(dtype)
+        self.fill = 0 if absolute else _identity(operation, dtype)
+        self._absolute = absolute
+        self._best, _ = _ufuncs(operation)
+
+    def prepare(self, tile: Values, start: Sequence[int]) -> State:
+        """The elements themselves."""
+        return (np.abs(tile) if self._absolute else tile,)
+
+    def merge(self, first: State, second: State, overwrite: bool = False) -> State:
+        """The better of two."""
+        return (self._best(first[0], second[0], out=first[0] if overwrite else None),)
+
+    join = merge
+
+    def finish(self, state: State, region: Region) -> Sequence[Values]:
+        """The best."""
+        return state
+
+
+class Choice:
+    """The largest or smallest element and its flat index in the plane.
+
+    As PyTorch has it: of equal elements the first is taken; NaN wins, of several the last.
+    """
+
+    def __init__(self, operation: str, dtype: DType, plane: Sequence[int]) -> None:
+        self.dtype = _comparable(dtype)
+        self.fill = _identity(operation, dtype)
+        self._plane = tuple(plane)
+        self._best, self._beats = _ufuncs(operation)
+        self._is_float = is_float(dtype)
+        self._has_nan = self._ties_outside = False
+
+    def prepare(self, tile: Values, start: Sequence[int]) -> State:
+        """Elements and their indices; those outside have one that loses every tie."""
+        rank, inside = len(self._plane), []
+        index: Any = 0
+        for axis, (first, length) in enumerate(zip(start, self._plane, strict=True)):
+            at = np.arange(first, first + tile.shape[axis + 1])
+            flat = np.where((at >= 0) & (at < length), at * prod(self._plane[axis + 1 :]), OUTSIDE)
+            index = index + flat.reshape([-1 if i == axis else 1 for i in range(rank)])
+            inside.append(slice(max(0, -first), length - first))
+        within = tile[:, *inside]
+        self._has_nan = self._is_float and bool(np.isnan(within).any())
+        self._ties_outside = within.size < tile.size and bool((within == self.fill).any())
+        return tile, np.broadcast_to(index[np.newaxis, ..., np.newaxis], tile.shape)
+
+    def merge(self, first: State, second: State, overwrite: bool = False) -> State:
+        """The better of two; of equals the first, if it is not outside."""
+        if self._ties_outside:
+            return self.join(first, second, overwrite)
+        better = self._beats(second[0], first[0])
+        if self._has_nan:
+            better |= np.isnan(second[0])
+        return self._pick(better, first, second, overwrite)
+
+    def join(self, first: State, second: State, overwrite: bool = False) -> State:
+        """The better of two; of equals the one with the smaller index."""
+        earlier = second[1] < first[1]
+        better = self._beats(second[0], first[0])
+        better |= (second[0] == first[0]) & earlier
+        if self._has_nan:
+            better |= np.isnan(second[0]) & ~(np.isnan(first[0]) & earlier)
+        return self._pick(better, first, second, overwrite)
+
+    def _pick(self, better: Values, first: State, second: State, overwrite: bool) -> State:
+        """The better value, and the second index where that is better, else the first."""
+        value = self._best(first[0], second[0], out=first[0] if overwrite else None)
+        step = second[1] - first[1]
+        step *= better  # several times as fast as np.where and a random mask
+        return value, np.add(first[1], step, out=first[1] if overwrite else step)
+
+    def finish(self, state: State, region: Region) -> Sequence[Values]:
+        """The best and where it stands."""
+        return state
+
+
+class Mean:
+    """The sum over the count, or over `divisor`; integers exactly, rounded half to even."""
+
+    fill = 0
+
+    def __init__(self, dtype: DType, axes: Sequence[Axis], divisor: int | None) -> None:
+        self._axes, self._divisor, self._result = axes, divisor, dtype
+        self._split = is_integer_type(dtype) and dtype.itemsize == 8
+        self.dtype = dtype if self._split else _sum_dtype(dtype, axes)
+
+    def prepare(self, tile: Values, start: Sequence[int]) -> State:
+        """The elements; 64-bit integers as two halves, whose sums fit an int64."""
+        if not self._split:
+            return (tile,)
+        return (tile >> 32).astype(np.int64), (tile & 0xFFFFFFFF).astype(np.int64)
+
+    def merge(self, first: State, second: State, overwrite: bool = False) -> State:
+        """The sum of two."""
+        pairs = zip(first, second, strict=True)
+        return tuple(np.add(a, b, out=a if overwrite else None) for a, b in pairs)
+
+    join = merge
+
+    def finish(self, state: State, region: Region) -> Sequence[Values]:
+        """Divide."""
+        count = counts(self._axes, region) if self._divisor is None else self._divisor
+        if is_float(self._result):
+            divisor = float(count) if isinstance(count, int) else count.astype(self.dtype)
+            return (state[0] / divisor,)
+        total = _join(*state) if self._split else state[0].astype(np.int64)
+        return (_saturated(_divide_half_even(total, count), self._result),)
+
+
+class Norm:
+    """(Σ|x|^p)^(1/p), in float64 so that powers of smaller floats do not overflow."""
+
+    fill = 0
+    dtype = FLOAT64
+
+    def __init__(self, power: float) -> None:
+        self._power = power
+
+    def prepare(self, tile: Values, start: Sequence[int]) -> State:
+        """|x|^p."""
+        return (np.square(tile) if self._power == 2 else np.abs(tile) ** self._power,)
+
+    merge = Mean.merge
+    join = Mean.merge
+
+    def finish(self, state: State, region: Region) -> Sequence[Values]:
+        """The root."""
+        return (np.sqrt(state[0]) if self._power == 2 else state[0] ** (1 / self._power),)
+
+
+def _comparable(dtype: DType) -> DType:
+    """Where values of `dtype` are compared: half floats faster, and no less exactly, as float32."""
+    return FLOAT32 if is_float(dtype) and dtype.itemsize == 2 else dtype
+
+
+def _ufuncs(operation: str) -> tuple[np.ufunc, np.ufunc]:
+    """What picks the better of two, and what tells whether the first is better."""
+    return (np.maximum, np.greater) if operation == "max" else (np.minimum, np.less)
+
+
+def _identity(operation: str, dtype: DType) -> Any:
+    return lowest(dtype) if operation == "max" else highest(dtype)
+
+
+def _sum_dtype(dtype: DType, axes: Sequence[Axis]) -> DType:
+    """Where sums of one window are kept; those of integers exactly."""
+    if is_float(dtype):
+        return accumulator(dtype)
+    taps = prod(axis.as_window().size for axis in axes)
+    return INT32 if taps * magnitude(dtype) < 2**31 else INT64
+
+
+def _join(high: Values, low: Values) -> Values:
+    """high * 2^32 + low: int64, or Python's integers where that is too narrow."""
+    high, low = high + (low >> 32), low & 0xFFFFFFFF
+    if np.all((high >= -(2**31)) & (high < 2**31)):
+        return (high << 32) + low
+    result: Values = high.astype(object) * 2**32 + low.astype(object)
+    return result
+
+
+def _divide_half_even(total: Values, count: Values | int) -> Values:
+    """total / count, rounded half to even."""
+    if total.dtype == object or (isinstance(count, int) and abs(count) >= 2**62):
+        total = total.astype(object)
+        count = count if isinstance(count, int) else count.astype(object)
+    if isinstance(count, int) and count < 0:
+        total, count = -total, -count
+    quotient: Values = total // count
+    rest = total - quotient * count
+    up = (rest > count - rest) | ((rest == count - rest) & (quotient % 2 == 1))
+    quotient += up
+    return quotient
+
+
+def _saturated(values: Values, dtype: DType) -> Values:
+    if values.dtype != object:
+        return saturate(values, dtype)
+    return np.clip(values, *limits(dtype)).astype(dtype)
+
+
+def run_unpool(plan: UnpoolPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
+    """Scatter every value to its flat index; of equal indices the last in the plane wins."""
+    size, rank = prod(plan.output.spatial), len(plan.output.spatial)
+    outputs[0][...] = 0
+    arrays = [*inputs, outputs[0]]
+    for values, indices, target in map_planes(arrays, rank, plan.input.channels_last):
+        batch, *lengths, inner = values.shape
+        cells = tiles(
+            slice(0, batch),
+            tuple(slice(0, n) for n in lengths),
+            [AxisWindow(1)] * rank,
+            outputs=max(1, UNPOOLED // inner),
+            inputs=UNPOOLED,
+            row=UNPOOLED,
+        )
+        for planes, region in cells:
+            flat = indices[(planes, *region)]
+            for worst in (flat.min(), flat.max()):
+                if not 0 <= worst < size:
+                    raise ValueError(f"indices must lie in [0, {size}), got {worst}")
+            place = np.unravel_index(flat.astype(np.int64), plan.output.spatial)
+            number = np.arange(planes.start, planes.stop).reshape(-1, *[1] * (rank + 1))
+            target[(number, *place, np.arange(inner))] = values[(planes, *region)]

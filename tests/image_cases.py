@@ -1,0 +1,113 @@
+"""Images for the filter tests: every dtype, layout and awkward size, and how results are judged."""
+
+from __future__ import annotations
+
+import math
+
+import ml_dtypes
+import numpy as np
+
+from tests import reference
+
+SMALL_INTEGERS = ("uint8", "int8", "uint16", "int16")
+INTEGERS = (*SMALL_INTEGERS, "uint32", "int32", "uint64", "int64")
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+DTYPES = (*INTEGERS, *FLOATS)
+
+SIZES = ((1, 1), (1, 17), (19, 1), (2, 3), (7, 9), (16, 33), (23, 41))
+"""(H, W): single lines, smaller than the windows, and aligned with nothing."""
+
+LAYOUTS = {
+    "grey": ((), None),
+    "batch": ((2,), None),
+    "batches": ((2, 1, 2), None),
+    "one channel": ((), 1),
+    "grey and alpha": ((2,), 2),
+    "colour": ((), 3),
+    "colour and alpha": ((1,), 4),
+}
+"""Leading axes, and channels behind every pixel or None."""
+
+
+SCIPY_MODES = {
+    "constant": "constant",
+    "edge": "nearest",
+    "reflect": "mirror",
+    "symmetric": "reflect",
+    "wrap": "wrap",
+}
+"""What SciPy calls our borders."""
+
+
+def layout(name: str, size: tuple[int, int]) -> tuple[tuple[int, ...], dict]:
+    """Shape of the images of a layout, and the keywords that tell a filter of it."""
+    lead, channels = LAYOUTS[name]
+    if channels is None:
+        return (*lead, *size), {}
+    return (*lead, *size, channels), {"channel_axis": -1}
+
+
+def dtype_of(name: str) -> np.dtype:
+    """A dtype by its name; bfloat16 is that of `ml_dtypes`."""
+    return np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+
+
+def is_integer(dtype: object) -> bool:
+    return np.dtype(dtype).kind in "iu"
+
+
+def random_images(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarray:
+    """Read-only noise: integers over their whole range, both ends included, floats around 0."""
+    rng = np.random.default_rng([seed, len(shape), *shape])
+    kind = dtype_of(dtype)
+    if is_integer(kind):
+        info = np.iinfo(kind)
+        images = rng.integers(info.min, info.max, shape, kind, endpoint=True)
+        images[rng.random(shape) < 0.1] = info.max
+        images[rng.random(shape) < 0.1] = info.min
+    else:
+        images = (rng.normal(size=shape) * 30).astype(kind)
+    images.setflags(write=False)
+    return images
+
+
+def spread(weights: np.ndarray, images: np.ndarray, **keywords: object) -> np.ndarray:
+    """The error that DESIGN 3.1 allows to Σ weights·images: 2·sqrt(T)·eps·Σ|x||w|."""
+    keywords["value"] = abs(keywords.get("value", 0))
+    wide = abs(images.astype(np.float64))
+    scale = reference.filter2d(wide, abs(weights), **keywords)
+    eps = reference.EPSILON[images.dtype.name]
+    return 2 * math.sqrt(np.size(weights)) * eps * scale
+
+
+def assert_equal(result: np.ndarray, expected: np.ndarray, dtype: object) -> None:
+    """The very same numbers, of the dtype asked for. NaN equals NaN."""
+    assert result.dtype == dtype
+    assert result.shape == expected.shape
+    if not is_integer(result.dtype):
+        result, expected = result.astype(np.float64), expected.astype(np.float64)
+    np.testing.assert_array_equal(result, expected)
+
+
+def assert_within_a_level(result: np.ndarray, expected: np.ndarray) -> None:
+    """Integers at most one level off, of the same dtype."""
+    assert result.dtype == expected.dtype
+    assert result.shape == expected.shape
+    off = abs(result.astype(np.int64) - expected.astype(np.int64))
+    assert off.max(initial=0) <= 1
+
+
+def assert_within(result: np.ndarray, expected: np.ndarray, bound: np.ndarray, dtype: str) -> None:
+    """Floats within `bound`; infinite only where they may be too large for their dtype."""
+    kind = dtype_of(dtype)
+    assert result.dtype == kind
+    assert result.shape == expected.shape
+    largest = float(ml_dtypes.finfo(kind).max)
+    values = result.astype(np.float64)
+    overflow = np.isinf(values) & (abs(expected) + bound >= largest)
+    overflow &= np.sign(values) == np.sign(expected)
+    off = abs(np.where(overflow, 0, values - expected))
+    worst = np.unravel_index(np.argmax(off - bound), off.shape)
+    assert np.all(off <= bound), (
+        f"{values[worst]} is not {expected[worst]} within {bound[worst]} at {worst}"
+    )
