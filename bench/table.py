@@ -20,8 +20,8 @@ A peer's column is its time over gpuconv's (above 1: gpuconv is faster); -: it c
 
 def rows(lines: Sequence[Line]) -> list[list[str]]:
     """The header and a row a case. Peers that can do none of them have no column."""
-    able = (line.implementation for line in lines if line.status != "unsupported")
-    peers = [name for name in dict.fromkeys(able) if name != OURS]
+    able = {line.implementation for line in lines if line.status != "unsupported"} - {OURS}
+    peers = [name for name in dict.fromkeys(x.implementation for x in lines) if name in able]
     table = [["case", "ms", "GB/s", "of copy", "GFLOP/s", "extra", *peers]]
     for name in dict.fromkeys(line.name for line in lines):
         case = {line.implementation: line for line in lines if line.name == name}

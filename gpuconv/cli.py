@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as missing:
     if missing.name != "click":
         raise
-    print(
+    say(
         "gpuconv: the command line needs click, which is not installed: "
         "pip install 'gpuconv[image]'",
         file=sys.stderr,
@@ -31,7 +31,7 @@ from gpuconv.jobs import Outcome, UsageError, choose_work, plan_tasks, run_tasks
 from gpuconv.journal import Journal
 from gpuconv.operations import Argument, operations
 from gpuconv.pipeline import Pipeline, unknown_operation
-from gpuconv.report import Run, teller
+from gpuconv.report import Run, say, teller
 from gpuconv.step_text import named_kernel, parse_matrix, parse_value
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -42,7 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = gpuconv.main(args or ["--help"], prog_name="gpuconv", standalone_mode=False)
-        sys.stdout.flush()
         return status if isinstance(status, int) else OK
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
@@ -53,9 +52,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):
         print("gpuconv: interrupted", file=sys.stderr)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has gone: `gpuconv ops | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
 
 
 def _complain(message: str, help_command: str = "") -> int:
@@ -175,7 +171,7 @@ def filter_command(
     if target is not None:
         run.write(target)
     if not quiet:
-        print(run.summary(), flush=True)
+        say(run.summary())
     for failure in run.failures:
         print(f"gpuconv: failed: {failure.task.input}: {failure.reason}", file=sys.stderr)
     if interrupted:
@@ -251,14 +247,14 @@ def ops_command(name: str | None, as_json: bool) -> int:
         if not known:
             raise click.UsageError(f"NAME must be {unknown_operation(name)}")
     if as_json:
-        print(json.dumps([operation.as_dict() for operation in known], indent=2, default=str))
+        say(json.dumps([operation.as_dict() for operation in known], indent=2, default=str))
         return OK
     for operation in known:
-        print(f"{operation.name}: {operation.summary}")
+        say(f"{operation.name}: {operation.summary}")
         for argument in operation.arguments:
-            print(f"    {_heading(argument).ljust(24)} {argument.meaning}".rstrip())
-        print()
-    print("Use one with --op, as in: gpuconv filter photos -o out --op gaussian_blur:sigma=2")
+            say(f"    {_heading(argument).ljust(24)} {argument.meaning}".rstrip())
+        say("")
+    say("Use one with --op, as in: gpuconv filter photos -o out --op gaussian_blur:sigma=2")
     return OK
 
 
@@ -281,15 +277,15 @@ def info_command(as_json: bool) -> int:
     """
     found = backends.info()
     if as_json:
-        print(json.dumps(found, indent=2, default=str))
+        say(json.dumps(found, indent=2, default=str))
         return OK
-    print(f"gpuconv {found['version']}, Python {found['python']}, NumPy {found['numpy']}")
+    say(f"gpuconv {found['version']}, Python {found['python']}, NumPy {found['numpy']}")
     for backend in found["backends"]:
         if backend["available"]:
-            print(f"{backend['name']}: available ({', '.join(map(str, backend['devices']))})")
+            say(f"{backend['name']}: available ({', '.join(map(str, backend['devices']))})")
         else:
-            print(f"{backend['name']}: not available: {backend['reason']}; {backend['remedy']}")
-    print(f"auto picks {found['auto']['backend']}: {found['auto']['why']}")
+            say(f"{backend['name']}: not available: {backend['reason']}; {backend['remedy']}")
+    say(f"auto picks {found['auto']['backend']}: {found['auto']['why']}")
     return OK
 
 
@@ -307,14 +303,14 @@ def explain_command(
     Without arguments a small built-in matrix is explained.
 
     \b
-    A built-in example:    gpuconv explain
-    A photograph:          gpuconv explain cat.jpg --kernel sharpen --at 10,20
-    Your own kernel:       gpuconv explain cat.jpg --kernel "0,-1,0;-1,5,-1;0,-1,0"
+    An example:     gpuconv explain
+    A photograph:   gpuconv explain cat.jpg --kernel sharpen --at 10,20
+    Your kernel:    gpuconv explain cat.jpg --kernel "0,-1,0;-1,5,-1;0,-1,0"
     """
     if image is None:
         if kernel is not None or at is not None:
             raise click.UsageError("IMAGE must be given with --kernel and --at")
-        print(built_in_example())
+        say(built_in_example())
         return OK
     if not os.path.lexists(image):
         raise click.UsageError(f"IMAGE {image} does not exist")
@@ -328,7 +324,7 @@ def explain_command(
         place = None if at is None else parse_value("at", f"({at.strip('()')})")
         pad = parse_value("padding", padding)
         page = read_image(image).pages[0]
-        print(explain(page.color, matrix, at=place, stride=stride, padding=pad).text)
+        say(explain(page.color, matrix, at=place, stride=stride, padding=pad).text)
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except ImageError as error:

@@ -111,6 +111,8 @@ def explain(
             f"kernel must fit into the padded image {size[0]}x{size[1]}, got "
             f"{weights.shape[0]}x{weights.shape[1]}"
         )
+    if at is not None and len(at) != 2:
+        raise ValueError(f"at must be (y, x), got {', '.join(map(str, at))}")
     y, x = (n // 2 for n in outputs) if at is None else check.per_axis("at", at, 2, minimum=0)
     if y >= outputs[0] or x >= outputs[1]:
         raise ValueError(f"at must lie inside the output {outputs[0]}x{outputs[1]}, got {y},{x}")

@@ -95,7 +95,8 @@ def plan_tasks(
             raise UsageError(f"OUT must be a folder or end in {', '.join(FORMATS)}, got {out}")
         tasks = [_task(one, out, suffix) for one in dict.fromkeys(found)]
     if not tasks:
-        hint = "" if recursive else "; -r looks in the folders below, too"
+        hint = "; -r looks in the folders below, too"
+        hint = hint if not recursive and any(map(os.path.isdir, inputs)) else ""
         raise UsageError(f"no image was found in {', '.join(inputs)}{hint}")
     _check_collisions(tasks)
     return tasks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections import Counter
@@ -17,6 +18,16 @@ from gpuconv.jobs import Outcome
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
     from rich.text import Text
+
+
+def say(text: str) -> None:
+    """Print a line on stdout; nothing more once nobody reads it (`gpuconv ops | head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 class Teller(Protocol):
@@ -68,9 +79,9 @@ class Lines(Silence):
         total = str(self._total)
         place = f"[{str(self._count).rjust(len(total))}/{total}] {outcome.task.input}"
         if outcome.status == "done":
-            print(f"{place} -> {outcome.task.output}  {outcome.seconds:.2f} s", flush=True)
+            say(f"{place} -> {outcome.task.output}  {outcome.seconds:.2f} s")
         else:
-            print(f"{place}  {outcome.status.upper()}", flush=True)
+            say(f"{place}  {outcome.status.upper()}")
 
 
 class Bar:

@@ -27,13 +27,14 @@ def photographs():
 
 
 def stripes():
-    """Bars whose means under a blur lie far from the half between two levels."""
+    """Dark and bright bars, each of its own brightness.
+
+    A single pair of levels may put a whole image on a tie (0 and 255: 127.5 everywhere under a wide
+    blur), where every scheme of fixed point is a level off at half of the pixels.
+    """
     y, x = np.mgrid[:SIDE, :SIDE]
-    return [
-        np.where(x // 3 % 2, 12, 200),
-        np.where(y // 2 % 2, 31, 241),
-        np.where((x + y) // 5 % 2, 7, 101),
-    ]
+    bars = [x // 3, y // 2, (x + y) // 5]
+    return [np.where(b % 2, RNG.integers(0, 60, 96)[b], RNG.integers(180, 256, 96)[b]) for b in bars]
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ PLANS = {
     "conv": (conv_plan, ["(2, 4, 12, 13)", "(2, 6, 12, 13)", "gemm", "36 taps in float32"]),
     "depthwise": (
         lambda: plan_conv(2, MAPS, WEIGHT[:4, :1], None, **{**CONV, "groups": 4}),
-        ["direct (one input channel a group"],
+        ["direct (few channels a group"],
     ),
     "transpose": (
         lambda: plan_conv_transpose(

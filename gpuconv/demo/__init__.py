@@ -18,6 +18,7 @@ from gpuconv.demo.sheet import contact_sheet
 from gpuconv.image_io import ImageError, replacing
 from gpuconv.jobs import plan_tasks, run_tasks
 from gpuconv.pipeline import Pipeline
+from gpuconv.report import say
 
 FILTERED = {
     "blur": Pipeline("gaussian_blur:sigma=3"),
@@ -45,12 +46,12 @@ def run_demo(folder: str | os.PathLike[str]) -> list[Path]:
     """
     start = time.perf_counter()
     out = Path(folder)
-    print(f"gpuconv demo, computed on {resolve(None, []).name}")
+    say(f"gpuconv demo, computed on {resolve(None, []).name}")
     made = [_save(chapter(), out / f"{title}.png") for title, chapter in CHAPTERS.items()]
     made += filter_photographs(out / "filtered")
     made.append(_save(contact_sheet(), out / "contact-sheet.png"))
     seconds = time.perf_counter() - start
-    print(f"{len(made)} files in {seconds:.1f} s; the last one shows everything on one page.")
+    say(f"{len(made)} files in {seconds:.1f} s; the last one shows everything on one page.")
     return made
 
 
@@ -63,7 +64,7 @@ def filter_photographs(folder: Path) -> list[Path]:
             if outcome.status != "done":
                 raise ImageError(outcome.task.output, outcome.reason)
             made.append(outcome.task.output)
-        print(f"  {folder / name}: {', '.join(PHOTOGRAPHS)} through {pipeline}")
+        say(f"  {folder / name}: {', '.join(PHOTOGRAPHS)} through {pipeline}")
     return made
 
 
@@ -74,5 +75,5 @@ def _save(figure: Figure, path: Path) -> Path:
             figure.savefig(file, format="png", dpi=figure.dpi)
     except OSError as error:
         raise ImageError(path, f"cannot be written: {os.strerror(error.errno or 0)}") from error
-    print(f"  {path}")
+    say(f"  {path}")
     return path
