@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as missing:
     if missing.name != "click":
         raise
-    say(
+    print(
         "gpuconv: the command line needs click, which is not installed: "
         "pip install 'gpuconv[image]'",
         file=sys.stderr,
@@ -168,17 +168,26 @@ def filter_command(
             run_tasks(work, pipeline, backend=engine, jobs=jobs, on_done=on_done)
         except KeyboardInterrupt:
             interrupted = True
-    if target is not None:
-        run.write(target)
     if not quiet:
         say(run.summary())
     for failure in run.failures:
         print(f"gpuconv: failed: {failure.task.input}: {failure.reason}", file=sys.stderr)
+    reported = target is None or _write_report(run, target)
     if interrupted:
         hint = "" if into_file else "; --resume goes on from here"
         print(f"gpuconv: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
-    return FAILED if run.failures else OK
+    return FAILED if run.failures or not reported else OK
+
+
+def _write_report(run: Run, path: Path) -> bool:
+    try:
+        run.write(path)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        print(f"gpuconv: failed: the report {path} cannot be written: {reason}", file=sys.stderr)
+        return False
+    return True
 
 
 def _pipeline(ops: Sequence[str]) -> Pipeline:
@@ -214,7 +223,8 @@ def _report_path(report: str | None, files: Sequence[Path]) -> Path | None:
     if report is None:
         return None
     path = Path(report)
-    if path.is_dir() or not path.parent.is_dir() or not os.access(path.parent, os.W_OK):
+    above = next(folder for folder in (path.absolute()).parents if folder.exists())
+    if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
         raise click.UsageError(f"--report must name a file in a writeable folder, got {report}")
     taken = {os.path.abspath(file) for file in files}
     if os.path.abspath(path) in taken:

@@ -136,7 +136,8 @@ def _conv_transpose(
     weight : (C, O / groups, *kernel).
     bias : (O,) added to every sum.
     stride : distance between the places where neighbouring inputs are spread.
-    padding : elements cut off the output: one number, one an axis, or a (before, after) pair each.
+    padding : elements cut off the output: one number, one an axis, a (before, after) pair an axis,
+        or "same" (= "same_upper") or "same_lower" for stride times as many outputs as inputs.
     output_padding : elements more at the end of each axis, fewer than stride or dilation.
     groups : parts that the channels are split into.
     dilation : distance between the elements of a kernel.

@@ -23,7 +23,6 @@ from gpuconv.journal import Journal
 from gpuconv.pipeline import Pipeline
 from gpuconv.pool import adaptive_avg_pool2d
 
-
 UNSUPPORTED = (".gif", ".bmp", ".heic", ".avif", ".jp2", ".jxl", ".pgm", ".ppm", ".npy", ".pdf")
 """Suffixes that surely mean a file, and one that cannot be written."""
 

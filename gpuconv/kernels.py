@@ -89,7 +89,7 @@ def gaussian_taps(sigma: float, size: int | None = None, *, truncate: float = 4.
     if sigma < POINT_SIGMA:
         weights = (np.abs(away) == np.min(np.abs(away))).astype(np.float64)
     else:
-        weights = np.exp(-0.5 * ((away**2 - np.min(away**2)) / sigma**2))
+        weights = np.exp(-0.5 * ((away**2 - np.min(away**2)) / sigma / sigma))
     kernel: Kernel = weights / weights.sum()
     return kernel
 

@@ -171,7 +171,11 @@ def plan_separable(column: Floats, row: Floats, dtype: DType, gain: float = 1.0)
         return _whole_stencil(np.outer(column, row), dtype)
     _fractions_need_small_integers(dtype)
     pivot = row[int(np.argmax(np.abs(row)))]
-    stencil = _separable_stencil(column * pivot, row / pivot, 0.0, dtype, gain)
+    column, row = column * pivot, row / pivot
+    stencil = _separable_stencil(column, row, 0.0, dtype, gain)
+    if stencil is None and gain > 1:
+        # The worst case is far from any image: the finest two passes do, and one would be slow.
+        stencil = _separable_stencil(column, row, 0.0, dtype, 1.0, LADDER[dtype.itemsize][-1:])
     return stencil or _dense_stencil(np.outer(column, row), dtype, gain)
 
 
@@ -286,12 +290,17 @@ def _contrast(dtype: DType) -> float:
 
 
 def _separable_stencil(
-    column: Floats, row: Floats, residual: float, dtype: DType, gain: float
+    column: Floats,
+    row: Floats,
+    residual: float,
+    dtype: DType,
+    gain: float,
+    ladder: tuple[_Scheme, ...] | None = None,
 ) -> Stencil | None:
     """The first scheme of the ladder, two passes, whose error is within the contract."""
     scale = float(np.sum(np.abs(column)))
     column, row = column / scale, row * scale
-    for scheme in LADDER[dtype.itemsize]:
+    for scheme in ladder or LADDER[dtype.itemsize]:
         column_q, column_bits = quantise(column, scheme.column)
         row_q, row_bits = quantise(row, scheme.row)
         if row_bits < 0:

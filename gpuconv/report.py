@@ -24,6 +24,8 @@ def say(text: str) -> None:
     """Print a line on stdout; nothing more once nobody reads it (`gpuconv ops | head`)."""
     try:
         print(text, flush=True)
+    except UnicodeEncodeError:  # a file name that is no text in this terminal's encoding
+        print(ascii(text)[1:-1], flush=True)
     except BrokenPipeError:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
@@ -177,7 +179,8 @@ class Run:
         }
 
     def write(self, path: Path) -> None:
-        """The report as a JSON file, whole or not at all."""
+        """The report as a JSON file, whole or not at all; makes its folder."""
+        path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as file:
             file.write((json.dumps(self.as_dict(), indent=2) + "\n").encode())
 

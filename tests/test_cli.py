@@ -377,6 +377,37 @@ def test_filter_report_adds_up(photos: Path, tmp_path: Path) -> None:
     assert told["files"][0]["output"] == str(tmp_path / "out" / "a.png")
 
 
+def test_filter_report_may_lie_in_the_new_output_folder(photos: Path, tmp_path: Path) -> None:
+    report = tmp_path / "out" / "told" / "report.json"
+    assert run("filter", photos, "-o", tmp_path / "out", "--report", report, *BLUR) == 0
+    assert json.loads(report.read_text())["counts"]["done"] == 2
+
+
+def test_filter_name_that_is_no_text_is_no_obstacle(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    save(tmp_path / "in" / name, noise(4, 4))
+    report = tmp_path / "report.json"
+    assert run("filter", tmp_path / "in", "-o", tmp_path / "out", "--report", report, *BLUR) == 0
+    assert (tmp_path / "out" / name).exists()
+    assert json.loads(report.read_text())["files"][0]["output"].endswith(name)
+    assert "caf" in capsys.readouterr().out
+
+
+def test_filter_resume_into_one_file_needs_a_record(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["filter", photos / "a.png", "-o", tmp_path / "one" / "b.png", *BLUR]
+    assert run(*line) == 0
+    assert run(*line, "--resume") == 2
+    assert "finds no record" in capsys.readouterr().err
+    (tmp_path / "one" / "b.png").unlink()
+    assert run(*line, "--resume") == 0
+    assert run(*line, "--resume") == 0
+    assert ", 1 already done" in capsys.readouterr().out
+
+
 def test_filter_quiet_tells_failures_only(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -453,7 +484,7 @@ USAGE = {
     "filter {in} -o {out} --op sobel --jobs 0": "Invalid value for '--jobs': 0 is not in the range",
     "filter {in} -o {out} --op sobel --backend gpu": "Invalid value for '--backend': 'gpu' is not",
     "filter {in} -o {out} --op sobel --report {in}": "--report must name a file in a writeable ",
-    "filter {in} -o {out} --op sobel --report {in}/no/x.json": "--report must name a file in a ",
+    "filter {in} -o {out} --op sobel --report {in}/a.png/x.json": "--report must name a file in a ",
     "filter {in}/no.png -o {out} --op sobel": "INPUT {in}/no.png does not exist; name a file, a "
     "folder or a quoted glob",
     "filter {in}/x* -o {out} --op sobel": "INPUT {in}/x* matches no file",
@@ -690,3 +721,23 @@ def test_explain_bad_image_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().err == (
         f"gpuconv: {tmp_path / 'a.png'}: cannot be decoded: the file is empty\n"
     )
+
+
+def test_cli_without_click_says_what_to_install() -> None:
+    code = "import sys; sys.modules['click'] = None; import gpuconv.cli"
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 2
+    assert found.stderr == (
+        "gpuconv: the command line needs click, which is not installed: "
+        "pip install 'gpuconv[image]'\n"
+    )
+
+
+def test_import_gpuconv_needs_no_extra() -> None:
+    code = (
+        "import sys, gpuconv; print(sorted({'PIL', 'click', 'rich', 'tifffile'} & {*sys.modules}))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout == "[]\n"

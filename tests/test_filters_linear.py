@@ -112,6 +112,7 @@ OPERATIONS = {
     "gain 1000": dense(RNG.normal(size=(3, 3)) * 120),
     "gain 1000 of rank 1": dense(np.outer(RNG.normal(size=3), RNG.normal(size=3)) * 150),
     "gain 10^7": dense(RNG.normal(size=(2, 3)) * 1e6),
+    "gain 10^8": dense(RNG.normal(size=(3, 3)) * 2e7, delta=-(10**8)),
     "gain 10^-9": dense(RNG.normal(size=(3, 3)) * 1e-9, delta=3.5),
     "31x31": dense(RNG.random((31, 31)) / 961),
     "factors of integers": separable([1, 4, 6, 4, 1], [1, 2, 1]),
@@ -162,7 +163,7 @@ def check(operation, dtype, border, layout_name, size, value):
     run = getattr(filters, operation.function)
     if is_integer(images.dtype) and images.dtype.itemsize > operation.widest:
         if not operation.whole:
-            with pytest.raises(TypeError, match="^kernel must have integer weights for .*, got "):
+            with pytest.raises(TypeError, match=r"^kernel must have integer weights for .*, got "):
                 run(images, **operation.arguments, **keywords)
         return
     result = run(images, **operation.arguments, **keywords)
@@ -298,7 +299,7 @@ def test_gradients_of_uint8_keep_their_sign_in_int16(name, axis):
     assert axis is None or (result < 0).any()
 
 
-@pytest.mark.parametrize("name", [n for n in OPERATIONS if "10^7" not in n])
+@pytest.mark.parametrize("name", [n for n in OPERATIONS if "10^7" not in n and "10^8" not in n])
 @pytest.mark.parametrize("out_dtype", FLOATS)
 def test_linear_filters_convert_integers_first_for_a_float_out_dtype(name, out_dtype):
     operation, kind = OPERATIONS[name], dtype_of(out_dtype)
@@ -378,7 +379,7 @@ def test_separable_filter2d_of_zeros_is_zero(dtype):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16"])
 @pytest.mark.parametrize("amount", [0, 1e-5, 0.3, 5, 20, 100, -1000, 1024])
-@pytest.mark.parametrize("sigma", [0.6, 2, (0, 1.5), (3, 0)])
+@pytest.mark.parametrize("sigma", [0.6, 2, 5, (0, 1.5), (3, 0)])
 def test_unsharp_mask_is_within_a_level_for_every_amount(dtype, amount, sigma):
     images = random_images((14, 17), dtype) // 8 + np.arange(17, dtype=dtype)
     result = filters.unsharp_mask(images, sigma, amount)
@@ -403,7 +404,10 @@ def test_linear_filters_agree_with_scipy(border):
             filters.gaussian_blur(images, (1, 2.5), **ours),
             ndimage.gaussian_filter(images, (1, 2.5), **theirs),
         ),
-        (filters.box_blur(images, (4, 3), **ours), ndimage.uniform_filter(images, (4, 3), **theirs)),
+        (
+            filters.box_blur(images, (4, 3), **ours),
+            ndimage.uniform_filter(images, (4, 3), **theirs),
+        ),
         (filters.sobel(images, axis=0, **ours), ndimage.sobel(images, 0, **theirs)),
         (filters.prewitt(images, axis=1, **ours), ndimage.prewitt(images, 1, **theirs)),
         (filters.laplacian(images, **ours), ndimage.laplace(images, **theirs)),

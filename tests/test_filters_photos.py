@@ -34,7 +34,9 @@ def stripes():
     """
     y, x = np.mgrid[:SIDE, :SIDE]
     bars = [x // 3, y // 2, (x + y) // 5]
-    return [np.where(b % 2, RNG.integers(0, 60, 96)[b], RNG.integers(180, 256, 96)[b]) for b in bars]
+    return [
+        np.where(b % 2, RNG.integers(0, 60, 96)[b], RNG.integers(180, 256, 96)[b]) for b in bars
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -254,7 +254,11 @@ def test_rank_filters_agree_with_opencv(dtype):
         ours = filters.median_blur(images, size, border="edge")
         np.testing.assert_array_equal(ours, cv2.medianBlur(images, size))
     cross = CROSS.astype(np.uint8)
-    names = {"morph_open": "MORPH_OPEN", "morph_close": "MORPH_CLOSE", "morph_gradient": "MORPH_GRADIENT"}
+    names = {
+        "morph_open": "MORPH_OPEN",
+        "morph_close": "MORPH_CLOSE",
+        "morph_gradient": "MORPH_GRADIENT",
+    }
     for ours, theirs in names.items():
         witness = cv2.morphologyEx(
             images, getattr(cv2, theirs), cross, borderType=cv2.BORDER_REPLICATE
@@ -274,7 +278,12 @@ def test_median_blur_agrees_with_torch():
 def test_morphology_agrees_with_skimage():
     skimage = pytest.importorskip("skimage.morphology", reason="scikit-image is not installed")
     images, disk = random_images((22, 30), "uint8"), skimage.disk(3)
-    pairs = {"dilate": "dilation", "erode": "erosion", "morph_open": "opening", "morph_close": "closing"}
+    pairs = {
+        "dilate": "dilation",
+        "erode": "erosion",
+        "morph_open": "opening",
+        "morph_close": "closing",
+    }
     for ours, theirs in pairs.items():
         result = getattr(filters, ours)(images, footprint=disk, border="symmetric")
         witness = getattr(skimage, theirs)(images, disk)

@@ -152,22 +152,22 @@ def test_pipeline_refuses_a_wrong_out() -> None:
         Pipeline(lambda pixels: pixels[:, ::2, ::2]),
     ):
         for wrong in (np.empty((4, 4, 4), np.uint8), np.empty((4, 4, 3), np.int16)):
-            with pytest.raises(ValueError, match="^out must "):
+            with pytest.raises(ValueError, match=r"^out must "):
                 pipeline(images, out=wrong)
-    with pytest.raises(ValueError, match="^out must have the batch axes"):
+    with pytest.raises(ValueError, match=r"^out must have the batch axes"):
         Pipeline("max_pool2d:kernel_size=2")(images, out=np.empty((2, 2, 4, 3), np.uint8))
     for pipeline in (Pipeline("sobel"), Pipeline("sobel", "erode")):
-        with pytest.raises(ValueError, match="^out must not share memory"):
+        with pytest.raises(ValueError, match=r"^out must not share memory"):
             pipeline(images, out=images)
 
 
 def test_pipeline_refuses_wrong_images_and_backends() -> None:
     pool = Pipeline("max_pool2d:kernel_size=2")
-    with pytest.raises(ValueError, match="^channel_axis must be None or -1"):
+    with pytest.raises(ValueError, match=r"^channel_axis must be None or -1"):
         pool(noise(8, 6, 3), channel_axis=1)
     with pytest.raises(ValueError, match=r"^images must have shape \(..., H, W, C\), got \(8, 6\)"):
         pool(noise(8, 6), channel_axis=-1)
-    with pytest.raises(ValueError, match="^backend must be one of"):
+    with pytest.raises(ValueError, match=r"^backend must be one of"):
         pool(noise(8, 6), backend="gpu")
 
 

@@ -189,7 +189,7 @@ def stride_grid(axes: Axes, step: int, *, dot: float = 6, line: float = 3) -> in
         axes.plot(1 + x * step, 1 + y * step, "o", color=COOL, ms=dot)
     draw.window(axes, 0, 0, (3, 3), width=line)
     draw.window(axes, 0, step, (3, 3), width=line * 0.7, style="--")
-    return rows
+    return int(rows)
 
 
 def stride_photo(axes: Axes, step: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -49,7 +50,7 @@ class Layers:
 def find_coins(grey: Pixels) -> Layers:
     """Run the network on a photograph of coins, (H, W) uint8."""
     maps = grey.astype(np.float32)[None, None]
-    around = {"padding": "same", "padding_mode": "reflect"}
+    around: dict[str, Any] = {"padding": "same", "padding_mode": "reflect"}
     edges = conv2d(maps, edge_kernels(), activation=(0, STRONGEST_EDGE), **around)
     bias = np.full(DIRECTIONS, -WEAKEST_ARC, np.float32)
     arcs = conv2d(max_pool2d(edges, 2), arc_kernels(), bias, activation="relu", **around)
@@ -94,7 +95,8 @@ def arc_kernels() -> Pixels:
             weights[k, (k + step) % DIRECTIONS] += _spot(ARC, y, x, 0.8)
         weights[k, (k + DIRECTIONS // 2) % DIRECTIONS] -= 0.5 * _spot(ARC, 0, 0, 1.5)
     positive = np.maximum(weights, 0).sum(axis=(1, 2, 3), keepdims=True)
-    return (weights / positive).astype(np.float32)
+    result: Pixels = (weights / positive).astype(np.float32)
+    return result
 
 
 def coin_kernels() -> Pixels:
@@ -104,7 +106,8 @@ def coin_kernels() -> Pixels:
         for k, angle in enumerate(_angles()):
             y, x = radius * math.sin(angle), radius * math.cos(angle)
             weights[size, k] = _spot(COIN, y, x, 0.9)
-    return (weights / weights.sum(axis=(1, 2, 3), keepdims=True)).astype(np.float32)
+    result: Pixels = (weights / weights.sum(axis=(1, 2, 3), keepdims=True)).astype(np.float32)
+    return result
 
 
 def _angles() -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -38,7 +39,7 @@ class Panel:
     def heading(self, number: int, title: str) -> None:
         """The chapter's number and name above the panel."""
         top = self.bottom + self.height + 0.03
-        style = {"size": 16, "weight": "bold", "va": "center"}
+        style: dict[str, Any] = {"size": 16, "weight": "bold", "va": "center"}
         self.figure.text(self.left, top, str(number), color=draw.WARM, **style)
         self.figure.text(self.left + 0.016, top, title, color=draw.INK, **style)
 

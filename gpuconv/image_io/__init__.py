@@ -54,8 +54,10 @@ def read_image(path: str | os.PathLike[str]) -> Image:
         raise ImageError(path, f"cannot be decoded: {error}") from error
     except MemoryError as error:
         raise ImageError(path, "cannot be decoded: not enough memory") from error
+    except ValueError as error:
+        raise ImageError(path, f"cannot be decoded: {error}") from error
     except Exception as error:  # decoders raise anything on hostile bytes
-        reason = str(error) or type(error).__name__
+        reason = f"the file is damaged ({type(error).__name__}: {error!s:.80})"
         raise ImageError(path, f"cannot be decoded: {reason}") from error
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import threading
 import warnings
+from collections.abc import Iterator
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
 
@@ -26,19 +28,24 @@ if TYPE_CHECKING:
     import PIL.Image
 
 QUALITY = 95
-_OPENING = threading.Lock()
+_QUIET = threading.Lock()
+
+
+@contextlib.contextmanager
+def quietly() -> Iterator[None]:
+    """Let Pillow parse headers without its warnings (large images, odd EXIF), one at a time."""
+    with _QUIET, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def read(data: bytes, kind: str) -> Image:
     """Decode a "PNG", "JPEG" or "WebP" file, upright. Raises whatever the decoder raises."""
     import PIL.Image
 
-    with _OPENING, warnings.catch_warnings():  # Pillow warns of large images, we decide below
-        warnings.simplefilter("ignore")
+    with quietly():
         try:
-            picture: PIL.Image.Image = PIL.Image.open(
-                io.BytesIO(data), formats=[kind.upper(), *(["MPO"] if kind == "JPEG" else [])]
-            )
+            picture: PIL.Image.Image = PIL.Image.open(io.BytesIO(data), formats=[kind.upper()])
         except PIL.Image.DecompressionBombError as error:
             raise ValueError(f"a decompression bomb: {error}") from error
         except PIL.UnidentifiedImageError as error:

@@ -125,7 +125,7 @@ def encode(page: Page, extra: Sequence[tuple[bytes, bytes]]) -> bytes:
     """A PNG of uint16 pixels with `extra` chunks before its pixel data."""
     import imagecodecs
 
-    data: bytes = imagecodecs.png_encode(np.ascontiguousarray(page.interleaved))
+    data = bytes(imagecodecs.png_encode(np.ascontiguousarray(page.interleaved)))
     header = len(SIGNATURE) + 25
     added = b"".join(
         struct.pack(">I", len(content))

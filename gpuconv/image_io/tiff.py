@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import replace
 from fractions import Fraction
 from typing import IO, TYPE_CHECKING, Any
@@ -20,16 +21,20 @@ from gpuconv.image_io.metadata import (
     GPS_IFD,
     Metadata,
     Resolution,
-    bare_exif,
+    upright_exif,
 )
+from gpuconv.image_io.pillow import quietly
 from gpuconv.image_io.types import MAX_PIXELS, Image, Page, Pixels
 
 if TYPE_CHECKING:
+    import PIL.Image
     import tifffile
 
 _ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 _MIN_WHITE, _MIN_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
 _PHOTOMETRIC = (_MIN_WHITE, _MIN_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR)
+_ASCII, _LONG = 2, 4
+_INTEROPERABILITY = 0xA005
 _TEXT_TAGS = (271, 272, 306, 315, 33432)
 """Make, model, date, artist, copyright."""
 
@@ -70,9 +75,13 @@ def write(file: IO[bytes], image: Image) -> None:
     import tifffile
 
     metadata = image.metadata
-    texts, directories = _exif_parts(metadata.exif)
-    tags = [(tag, 2, 0, text, True) for tag, text in texts.items()]
-    tags += [(tag - 1, 4, 1, 0, True) for tag in directories]  # links: see below
+    height, width = image.pages[0].color.shape[:2]
+    exif = upright_exif(metadata.exif, width, height)
+    texts, directories = _exif_parts(lambda found: found.load(EXIF_PREFIX + exif if exif else b""))
+    tags: list[Any] = [
+        (tag, _ASCII, 0, text.encode("latin-1"), True) for tag, text in texts.items()
+    ]
+    tags += [(tag - 1, _LONG, 1, 0, True) for tag in directories]  # links: see below
     total = sum(page.interleaved.nbytes for page in image.pages)
     with tifffile.TiffWriter(file, bigtiff=total > 2**32 - 2**26) as tiff:
         for page in image.pages:
@@ -80,7 +89,7 @@ def write(file: IO[bytes], image: Image) -> None:
             color = page.channels == 3
             extra = pixels.shape[2] - (3 if color else 1) if pixels.ndim == 3 else 0
             unspecified = extra - (page.alpha is not None)
-            resolution = metadata.resolution
+            resolution, description = metadata.resolution, metadata.description
             tiff.write(
                 pixels,
                 photometric="rgb" if color else "minisblack",
@@ -92,7 +101,7 @@ def write(file: IO[bytes], image: Image) -> None:
                 compression="zlib" if image.compressed else None,
                 predictor=image.compressed,
                 iccprofile=metadata.profile_for(page.channels),
-                description=metadata.description,
+                description=None if description is None else description.encode(),
                 resolution=None
                 if resolution is None
                 else (resolution.x.as_integer_ratio(), resolution.y.as_integer_ratio()),
@@ -102,7 +111,7 @@ def write(file: IO[bytes], image: Image) -> None:
                 metadata=None,
                 contiguous=False,
             )
-            metadata, tags = Metadata(resolution=resolution), []  # the rest is told once
+            metadata, tags = replace(metadata, exif=None, description=None), []  # told once
     if directories:
         _append_directories(file, directories)
 
@@ -234,39 +243,41 @@ def _resolution(page: tifffile.TiffPage) -> Resolution | None:
 
 def _read_exif(file: IO[bytes]) -> bytes | None:
     """The camera's part of a TIFF's tags as EXIF; None where there is none or it is broken."""
-    import PIL.Image
-
-    found = PIL.Image.Exif()
-    kept = PIL.Image.Exif()
-    try:
-        found.load_from_fp(file)
-        for ifd in (EXIF_IFD, GPS_IFD):
-            tags = found.get_ifd(ifd)
-            if tags:
-                kept.get_ifd(ifd).update(tags)
-        for tag in _TEXT_TAGS:
-            if isinstance(found.get(tag), str):
-                kept[tag] = found[tag]
-        empty = not dict(kept) and not any(kept.get_ifd(i) for i in (EXIF_IFD, GPS_IFD))
-        return None if empty else bare_exif(kept.tobytes())
-    except Exception:  # Pillow raises anything on broken tags; the pixels are sound
+    texts, directories = _exif_parts(lambda exif: exif.load_from_fp(file))
+    if not texts and not directories:
         return None
+    head = b"II*\0" + struct.pack("<I", 8)
+    links = dict.fromkeys(directories, 0)
+    at = len(head) + len(_directory_bytes(texts | links, head, 8))
+    blocks = []
+    for link, tags in directories.items():
+        blocks.append(_directory_bytes(tags, head, at))
+        links[link] = at
+        at += len(blocks[-1])
+    return head + _directory_bytes(texts | links, head, 8) + b"".join(blocks)
 
 
-def _exif_parts(exif: bytes | None) -> tuple[dict[int, str], dict[int, dict[int, Any]]]:
-    """EXIF as TIFF holds it: text tags, and the EXIF and GPS directories by their links."""
+def _exif_parts(
+    load: Callable[[PIL.Image.Exif], None],
+) -> tuple[dict[int, Any], dict[int, dict[int, Any]]]:
+    """EXIF as TIFF holds it: text tags, and the EXIF and GPS directories by their links.
+
+    Nothing where the tags are broken: Pillow raises anything then, and the pixels are sound.
+    """
     import PIL.Image
 
     found = PIL.Image.Exif()
     try:
-        found.load(EXIF_PREFIX + exif if exif else b"")
-        texts = {tag: found[tag] for tag in _TEXT_TAGS if isinstance(found.get(tag), str)}
-        pairs = {ifd: dict(found.get_ifd(ifd)) for ifd in (EXIF_IFD, GPS_IFD)}
-        for tags in pairs.values():
-            _directory_bytes(tags, b"II*\0" + bytes(4), 0)
-    except Exception:  # as above
+        with quietly():
+            load(found)
+            texts = {tag: found[tag] for tag in _TEXT_TAGS if isinstance(found.get(tag), str)}
+            pairs = {link: dict(found.get_ifd(link)) for link in (EXIF_IFD, GPS_IFD)}
+            pairs[EXIF_IFD].pop(_INTEROPERABILITY, None)  # a link, which would lead astray
+            for tags in (texts, *pairs.values()):
+                _directory_bytes(tags, b"II*\0" + bytes(4), 0)
+    except Exception:
         return {}, {}
-    return texts, {ifd: tags for ifd, tags in pairs.items() if tags}
+    return texts, {link: tags for link, tags in pairs.items() if tags}
 
 
 def _append_directories(file: IO[bytes], directories: dict[int, dict[int, Any]]) -> None:
@@ -300,6 +311,9 @@ def _directory_bytes(values: dict[int, Any], head: bytes, offset: int) -> bytes:
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     ifd = ImageFileDirectory_v2(ifh=head)
-    for key, value in values.items():
-        ifd[key] = value
+    for tag, value in values.items():
+        text = isinstance(value, str)
+        ifd[tag] = value.encode("latin-1") if text else value  # as Pillow decoded it
+        if text:
+            ifd.tagtype[tag] = _ASCII
     return bytes(ifd.tobytes(offset))

@@ -391,7 +391,7 @@ def plan_conv_transpose(
 
 
 def _is_same(padding: Padding) -> bool:
-    return padding in ("same", "same_upper", "same_lower")
+    return isinstance(padding, str) and padding in ("same", "same_upper", "same_lower")
 
 
 def _same_transposed(

@@ -26,7 +26,7 @@ AMOUNT_BITS = 12
 """Bits behind the point of `amount` on integer images."""
 
 MOST_AMOUNT = 1024
-"""Largest |amount| on integer images: there is an exact scheme for every blur up to it."""
+"""Largest |amount| on integer images: fixed point of 64 bits holds every blur up to it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -166,12 +166,12 @@ class Correlation:
         self.dtype = ending.dtype
         self._maps, self._groups, self._weight = maps, groups, weight
         self._windows, self._numbers, self._ending = windows, numbers, ending
-        self._sum = self._gemm if algorithm == "gemm" else self._direct
+        self._algorithm = algorithm
         self._last = last if algorithm == "gemm" else maps.channels_last
         group_count, outs, channels = weight.shape[:3]
         self.shape = (maps.array.shape[0], *outputs, group_count * outs)
 
-        sizes = part_sizes(windows, PART_TAPS)
+        sizes = part_sizes(windows, PART_TAPS, group_count)
         self._box = [
             AxisWindow(n, w.stride, w.dilation) for n, w in zip(sizes, windows, strict=True)
         ]
@@ -200,11 +200,12 @@ class Correlation:
         """Write the results of a region into `out` (b, *region, O)."""
         origin = [r.start for r in (batch, *region)]
         cells = tiles(batch, region, self._box, outputs=self._outputs, inputs=self._inputs)
+        sums = self._gemm if self._algorithm == "gemm" else self._direct
         for images, tile in cells:
             place = tuple(
                 slice(r.start - o, r.stop - o) for r, o in zip((images, *tile), origin, strict=True)
             )
-            out[place] = self._ending.apply(self._sum(images, tile))
+            out[place] = self._ending.apply(sums(images, tile))
 
     def _load(self, batch: slice, region: Region, channels: slice, box: Region) -> Values:
         """What a tile reads through some taps: (b, g, c, *span)."""

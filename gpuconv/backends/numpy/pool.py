@@ -71,7 +71,7 @@ def pool_planes(
     axes = _axes(plan)
     operation = _operation(plan, axes)
     batch, *lengths, inner = targets[0].shape
-    limit = span_limit(len(axes))
+    limit = span_limit(len(axes), inner)
     cells = tiles(
         slice(0, batch),
         tuple(slice(0, n) for n in lengths),
@@ -89,8 +89,8 @@ def pool_planes(
                 source, planes, start, stop, Border.CONSTANT, operation.fill, operation.dtype
             )
             state = operation.prepare(tile, start)
-            for axis, (_, _, reduce) in enumerate(parts, start=1):
-                state = reduce(state, axis, operation)
+            for axis in operation.order(len(axes)):
+                state = parts[axis][2](state, axis + 1, operation)
             whole.add(state)
         for target, values in zip(targets, operation.finish(whole.total(), region), strict=True):
             target[(planes, *region)] = values
@@ -116,6 +116,10 @@ class Operation(Merger, Protocol):
     dtype: DType
     fill: Any
 
+    def order(self, rank: int) -> Sequence[int]:
+        """The spatial axes in the order of their reduction: where it may, rows lie whole."""
+        return range(rank)
+
     def prepare(self, tile: Values, start: Sequence[int]) -> State:
         """What is known of each element of a tile whose first element stands at `start`."""
 
@@ -135,7 +139,7 @@ def _operation(plan: PoolPlan | AdaptivePoolPlan, axes: Sequence[Axis]) -> Opera
     return Mean(plan.dtype, axes, divisor)
 
 
-class Extreme:
+class Extreme(Operation):
     """The largest or smallest element, or |element|. NaN wins; what lies outside never does."""
 
     def __init__(self, operation: str, dtype: DType, absolute: bool = False) -> None:
@@ -159,7 +163,7 @@ class Extreme:
         return state
 
 
-class Choice:
+class Choice(Operation):
     """The largest or smallest element and its flat index in the plane.
 
     As PyTorch has it: of equal elements the first is taken; NaN wins, of several the last.
@@ -172,6 +176,10 @@ class Choice:
         self._best, self._beats = _ufuncs(operation)
         self._is_float = is_float(dtype)
         self._has_nan = self._ties_outside = False
+
+    def order(self, rank: int) -> Sequence[int]:
+        """The last axis first, so that places are merged in the order of their indices."""
+        return range(rank)[::-1]
 
     def prepare(self, tile: Values, start: Sequence[int]) -> State:
         """Elements and their indices; those outside have one that loses every tie."""
@@ -217,7 +225,7 @@ class Choice:
         return state
 
 
-class Mean:
+class Mean(Operation):
     """The sum over the count, or over `divisor`; integers exactly, rounded half to even."""
 
     fill = 0
@@ -250,7 +258,7 @@ class Mean:
         return (_saturated(_divide_half_even(total, count), self._result),)
 
 
-class Norm:
+class Norm(Operation):
     """(Σ|x|^p)^(1/p), in float64 so that powers of smaller floats do not overflow."""
 
     fill = 0
@@ -342,6 +350,15 @@ def run_unpool(plan: UnpoolPlan, inputs: Sequence[Values], outputs: Sequence[Val
             for worst in (flat.min(), flat.max()):
                 if not 0 <= worst < size:
                     raise ValueError(f"indices must lie in [0, {size}), got {worst}")
-            place = np.unravel_index(flat.astype(np.int64), plan.output.spatial)
+            place = _unravel(flat.astype(np.int64), plan.output.spatial)
             number = np.arange(planes.start, planes.stop).reshape(-1, *[1] * (rank + 1))
             target[(number, *place, np.arange(inner))] = values[(planes, *region)]
+
+
+def _unravel(flat: Values, plane: Sequence[int]) -> list[Values]:
+    """Coordinates of flat indices (`np.unravel_index` of NumPy 2.4 errs on more than 8192)."""
+    coordinates = []
+    for length in reversed(plane[1:]):
+        flat, last = np.divmod(flat, length)
+        coordinates.append(last)
+    return [flat, *reversed(coordinates)]

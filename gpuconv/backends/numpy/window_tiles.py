@@ -10,7 +10,7 @@ from gpuconv.backends.numpy.tile import Region
 from gpuconv.window import AxisWindow
 
 SPAN_ELEMENTS = 1 << 18
-"""Input elements of one channel that a tile loads."""
+"""Input elements that one part of a window reaches over, with all channels read together."""
 
 ROW = 1024
 """Outputs along the last of several spatial axes: with more, a tile is flat and its halo dear."""
@@ -22,14 +22,14 @@ def even(length: int, limit: int) -> int:
     return -(-length // pieces)
 
 
-def span_limit(rank: int) -> int:
-    """Input elements along one of `rank` axes that a part of a window may reach over."""
-    return max(1, int(SPAN_ELEMENTS ** (1 / rank)))
+def span_limit(rank: int, channels: int) -> int:
+    """Elements along one of `rank` axes that a part of a window of `channels` may reach over."""
+    return max(1, int((SPAN_ELEMENTS / channels) ** (1 / rank)))
 
 
-def part_sizes(windows: Sequence[AxisWindow], taps: int) -> list[int]:
+def part_sizes(windows: Sequence[AxisWindow], taps: int, channels: int) -> list[int]:
     """Sizes of the boxes of at most `taps` taps, of bounded span, that windows are read in."""
-    limit = span_limit(len(windows))
+    limit = span_limit(len(windows), channels)
     sizes: list[int] = []
     for w in reversed(windows):
         room = min(taps // max(1, prod(sizes)), 1 + (limit - 1) // w.dilation)

@@ -1,0 +1,85 @@
+"""Feature maps for the tests of convolutions and pools: every rank, dtype, layout and size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from gpuconv.backends.numpy import conv, correlation, pool, window_tiles
+from tests import reference
+from tests.image_cases import dtype_of, is_integer
+
+LAYOUTS = ("NCHW", "NHWC", "CHW", "HWC")
+"""With a batch of two, or without a batch; channels last or not."""
+
+LENGTHS = {"exact": (1, 0), "one more": (1, 1), "longer": (2, 3)}
+"""Elements of an axis: so many times the reach of a window, and so many more."""
+
+FOLDED = {"mixed": (3, 1, 2)}
+"""Values that differ from axis to axis."""
+
+
+def per_axis(value: object, rank: int) -> tuple[int, ...]:
+    """A setting of the matrix for `rank` axes."""
+    if isinstance(value, str):
+        return FOLDED[value][-rank:]
+    return (value,) * rank  # type: ignore[return-value]
+
+
+def spatial(length: str, kernel: Sequence[int], dilation: Sequence[int]) -> tuple[int, ...]:
+    """Sizes of the axes for windows of a kernel."""
+    times, more = LENGTHS[length]
+    reach = (reference.extent(k, d) for k, d in zip(kernel, dilation, strict=True))
+    return tuple(times * r + more + axis % 2 * (times - 1) for axis, r in enumerate(reach))
+
+
+def random_values(shape: Sequence[int], dtype: str, seed: object = 0) -> np.ndarray:
+    """Read-only noise: integers over their whole range, floats around 0, some of them equal."""
+    rng = np.random.default_rng([len(shape), *shape, *map(ord, f"{dtype}{seed}")])
+    kind = dtype_of(dtype)
+    if is_integer(kind):
+        info = np.iinfo(kind)
+        values = rng.integers(info.min, info.max, shape, kind, endpoint=True)
+        values[rng.random(shape) < 0.1] = info.max
+        values[rng.random(shape) < 0.1] = info.min
+    else:
+        values = rng.normal(size=shape).astype(kind)
+        values[rng.random(shape) < 0.1] = 1
+    values.setflags(write=False)
+    return values
+
+
+def random_maps(layout: str, channels: int, sizes: Sequence[int], dtype: str) -> np.ndarray:
+    """A feature map of a layout of `LAYOUTS`."""
+    inner = (*sizes, channels) if layout.endswith("C") else (channels, *sizes)
+    return random_values((2, *inner) if layout.startswith("N") else inner, dtype)
+
+
+def public_layout(layout: str) -> str:
+    """The `layout` argument for a layout of `LAYOUTS`."""
+    return "NHWC" if layout.endswith("C") else "NCHW"
+
+
+def shrink_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make tiles so small that small maps are cut along every axis, windows and channels too."""
+    for module, name, value in (
+        (window_tiles, "SPAN_ELEMENTS", 60),
+        (window_tiles, "ROW", 4),
+        (pool, "SPAN_ELEMENTS", 60),
+        (pool, "ROW", 4),
+        (pool, "CHANNELS", 3),
+        (pool, "UNPOOLED", 5),
+        (conv, "CHANNELS", 2),
+        (correlation, "BLOCK_TAPS", 4),
+        (correlation, "EXACT_BLOCK_TAPS", 4),
+        (correlation, "DIRECT_TAPS", 2),
+        (correlation, "PART_TAPS", 6),
+        (correlation, "COLUMN_ELEMENTS", 150),
+        (correlation, "SUM_ELEMENTS", 60),
+        (correlation, "DIRECT_ELEMENTS", 60),
+        (correlation, "LOADED_ELEMENTS", 200),
+        (correlation, "WEIGHT_ELEMENTS", 8),
+    ):
+        monkeypatch.setattr(module, name, value)
