@@ -94,6 +94,25 @@ def to_numpy(argument: str, array: Array) -> npt.NDArray[Any]:
     return np.asarray(array)
 
 
+def as_output(array: Array) -> npt.NDArray[Any]:
+    """An array to be written to, as a NumPy view of the very same memory.
+
+    A PyTorch bfloat16 tensor, which NumPy cannot view, gets a float32 array that `finish_output`
+    writes back.
+    """
+    if isinstance(array, np.ndarray):
+        return array
+    if not hasattr(array, "__dlpack__"):
+        raise TypeError(f"out must be an array, got {type(array).__name__}")
+    return to_numpy("out", array)
+
+
+def finish_output(array: Array, written: npt.NDArray[Any]) -> None:
+    """Bring to `array` what was written to `as_output(array)`, where that was no view."""
+    if library(array) == "torch" and str(array.dtype) == "torch.bfloat16":
+        array.copy_(like(array, written))
+
+
 def like(template: Array, result: npt.NDArray[Any]) -> Array:
     """`result` as an array of the template's library; no copy where the library shares memory."""
     name = library(template)

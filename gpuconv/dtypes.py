@@ -74,7 +74,8 @@ def highest(dtype: DType) -> Any:
 def saturate_value(value: float, dtype: DType) -> Any:
     """One number as `dtype` would hold it: integers round half to even and saturate."""
     if not is_integer_type(dtype):
-        return dtype.type(value)
+        with np.errstate(over="ignore"):
+            return dtype.type(value)
     low, high = limits(dtype)
     if isinstance(value, float) and not np.isfinite(value):
         return dtype.type(high if value > 0 else low)

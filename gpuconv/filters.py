@@ -22,7 +22,8 @@ BackendUnavailableError : the backend named cannot run here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
 import numpy as np
@@ -86,15 +87,18 @@ def _apply(
     out: Any = None,
     out_dtype: npt.DTypeLike | None = None,
     backend: BackendLike = None,
-    **settings: Any,
+    own: Mapping[str, Any] = MappingProxyType({}),
 ) -> Any:
-    """Plan and run one filter over an array of images, or over each array of a list."""
+    """Plan and run one filter over an array of images, or over each array of a list.
+
+    `own` are the keywords of this filter alone.
+    """
     common = {
         "border": border,
         "value": value,
         "channel_axis": channel_axis,
         "out_dtype": out_dtype,
-        **settings,
+        **own,
     }
     if not isinstance(images, (list, tuple)):
         return run(plan(images, *arguments, **common), images, out=out, backend=backend)
@@ -131,7 +135,7 @@ def filter2d(
     -------
     Array of the images' shape and dtype, living where `images` lives.
     """
-    return _apply(plan_filter, images, kernel, anchor=anchor, delta=delta, **common)
+    return _apply(plan_filter, images, kernel, own={"anchor": anchor, "delta": delta}, **common)
 
 
 def separable_filter2d(
@@ -415,5 +419,11 @@ def morph_gradient(
     Array of the images' shape and dtype; signed integers saturate.
     """
     return _apply(
-        plan_morphology, images, ("dilate", "erode"), size, footprint, gradient=True, **common
+        plan_morphology,
+        images,
+        ("dilate", "erode"),
+        size,
+        footprint,
+        own={"gradient": True},
+        **common,
     )

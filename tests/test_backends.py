@@ -189,6 +189,9 @@ def test_torch_bfloat16_is_rounded_once():
     assert result.dtype == torch.bfloat16
     expected = gpuconv.conv2d(tensor.float().numpy(), weight.float().numpy())
     assert torch.equal(result, torch.from_numpy(expected).to(torch.bfloat16))
+    out = torch.empty_like(result)
+    assert gpuconv.conv2d(tensor, weight, out=out) is out
+    assert torch.equal(out, result)
 
 
 def test_torch_that_requires_a_gradient_is_refused():

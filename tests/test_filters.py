@@ -253,6 +253,16 @@ def test_out_of_any_strides_is_filled_and_returned(name, make):
         assert_equal(out, CALLS[name](images), dtype)
 
 
+@every_filter
+def test_out_whose_leading_axes_do_not_merge_is_filled(name):
+    images = random_images((2, 3, 8, 9), "uint8")
+    out = np.empty((3, 2, 8, 9), np.uint8).transpose(1, 0, 2, 3)
+    stepped = np.empty((2, 6, 8, 9), np.uint8)[:, ::2]
+    for target in (out, stepped):
+        assert CALLS[name](images, out=target) is target
+        assert_equal(target, CALLS[name](images), "uint8")
+
+
 def test_out_takes_a_list_for_a_list_and_another_dtype_for_out_dtype():
     images = [random_images((5, 6), "uint8"), random_images((3, 4), "uint8")]
     outs = [np.empty(image.shape, np.int16) for image in images]

@@ -267,11 +267,14 @@ def test_filter2d_rounds_a_delta_on_64_bits(dtype, delta):
 
 
 @pytest.mark.parametrize("kernel", [[[1]], [[1.5]], [[0.1, 0.9]]])
-@pytest.mark.parametrize("delta", [2**61, -(2**61) - 1, 2**62 + 5])
-def test_filter2d_adds_a_delta_that_only_a_wide_out_dtype_holds(kernel, delta):
+@pytest.mark.parametrize("out_dtype", ["int64", "uint64", "int8"])
+@pytest.mark.parametrize("delta", [2**61, -(2**61) - 1, 2**62 + 5, 2**63 + 4, -(2**70), 2**64])
+def test_filter2d_adds_a_delta_that_only_a_wide_out_dtype_holds(kernel, out_dtype, delta):
     images = np.full((2, 3), 2, np.uint8)
-    result = filters.filter2d(images, kernel, delta=delta, out_dtype="int64")
-    assert np.all(result == round(2 * sum(kernel[0])) + delta)
+    result = filters.filter2d(images, kernel, delta=delta, out_dtype=out_dtype)
+    info = np.iinfo(out_dtype)
+    expected = round(2 * sum(kernel[0])) + delta
+    assert np.all(result == min(max(expected, info.min), info.max))
 
 
 def test_filter2d_delta_decides_ties_to_even_and_what_lies_beside_them():

@@ -204,6 +204,14 @@ def test_dilate_does_not_reflect_its_footprint_and_opening_does_in_its_second_st
     assert np.argwhere(filters.morph_close(point, footprint=right)).tolist() == [[2, 3]]
 
 
+@pytest.mark.parametrize("value", [2**64 - 1, 2**63, 2**70, -1, 1.5, float("inf")])
+def test_border_values_of_64_bits_are_exact(value):
+    images = np.full((3, 3), 7, np.uint64)
+    result = filters.median_blur(images, 3, border="constant", value=value)
+    held = min(max(round(value) if value != float("inf") else 2**64, 0), 2**64 - 1)
+    assert result.tolist() == [[held, 7, held], [7, 7, 7], [held, 7, held]]
+
+
 def test_median_blur_takes_the_upper_middle_of_an_even_box():
     assert filters.median_blur(np.array([[1, 5, 9, 3]]), (1, 2)).tolist() == [[5, 5, 9, 9]]
     assert filters.rank_filter(np.array([[1, 5, 9, 3]]), 0, (1, 2)).tolist() == [[1, 1, 5, 3]]

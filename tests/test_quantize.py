@@ -116,6 +116,25 @@ def test_quantise_keeps_the_sum_to_half_a_symmetry_orbit(name, bits):
     assert np.all(abs(q - np.ldexp(kernel, shift)) <= 0.5 + max(orbits))
 
 
+def missed_levels(stencil, kernel, dtype):
+    """What the worst image could make of the difference between weights and fixed point."""
+    if not stencil.separable:
+        weights = np.ldexp(stencil.dense.array.astype(np.float64), -stencil.shift)
+        return magnitude(dtype) * abs(kernel - weights).sum()
+    column = np.ldexp(stencil.column.array.astype(np.float64), -stencil.column_shift)
+    row = np.ldexp(stencil.row.array.astype(np.float64), -stencil.shift)
+    off = magnitude(dtype) * abs(kernel - np.outer(column, row)).sum()
+    return off + (abs(row).sum() / 2 if stencil.column_shift else 0)
+
+
+@pytest.mark.parametrize("dtype", SMALL_INTEGERS)
+@pytest.mark.parametrize("name", FRACTIONS)
+def test_stencils_miss_less_than_a_level_in_the_worst_case(name, dtype):
+    kernel = FRACTIONS[name]
+    stencil = plan_stencil(kernel, np.dtype(dtype))
+    assert missed_levels(stencil, kernel, dtype) < 1
+
+
 # ---------------------------------------------------------------- symmetry
 
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from gpuconv.arrays import Array, Spec, like, on_device, to_numpy
+from gpuconv.arrays import Array, Spec, as_output, finish_output, like, on_device, to_numpy
 from gpuconv.backends.cuda import CudaBackend
 from gpuconv.backends.numpy import NumpyBackend
 from gpuconv.errors import BackendUnavailableError
@@ -106,14 +106,15 @@ def run(plan: Plan, *arrays: Array | None, out: Any = None, backend: BackendLike
         if array is None:
             targets.append(chosen.empty(spec))
         else:
-            targets.append(to_numpy("out", array))
+            targets.append(as_output(array))
             check_out(targets[-1], spec, inputs)
     chosen.run(plan, [array for _, array in inputs], targets)
-    results = tuple(
-        like(given[0][1], target) if array is None else array
-        for target, array in zip(targets, wanted, strict=True)
-    )
-    return results if len(results) > 1 else results[0]
+    results = []
+    for target, array in zip(targets, wanted, strict=True):
+        if array is not None:
+            finish_output(array, target)
+        results.append(like(given[0][1], target) if array is None else array)
+    return tuple(results) if len(results) > 1 else results[0]
 
 
 def _as_tuple(out: Any) -> tuple[Any, ...]:

@@ -56,11 +56,24 @@ def number(
             result = float(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{argument} must be a number, got {value!r}") from error
-    if finite and not math.isfinite(result):
-        raise ValueError(f"{argument} must be finite, got {value!r}")
+    if finite and not _is_finite(result):
+        raise ValueError(f"{argument} must be finite, got {_short(value)}")
     if minimum is not None and not result >= minimum:
         raise ValueError(f"{argument} must be at least {minimum}, got {value!r}")
     return result
+
+
+def _is_finite(value: float) -> bool:
+    """Whether float64 holds it; a Python integer may be too large."""
+    try:
+        return math.isfinite(value)
+    except OverflowError:
+        return False
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:40]}… ({len(text)} characters)"
 
 
 def pair_of_numbers(argument: str, value: Any, *, minimum: float) -> tuple[float, float]:
@@ -119,7 +132,9 @@ def host_weights(argument: str, weights: Any, ndim: int, *, shape: str) -> npt.N
     result = values.astype(np.float64)
     if not np.all(np.isfinite(result)):
         raise ValueError(f"{argument} must be finite, got NaN or Inf among its weights")
-    if values.dtype.kind in "iu" and not np.array_equal(result.astype(values.dtype), values):
+    if values.dtype.kind in "iu" and any(
+        int(held) != int(given) for held, given in zip(result.flat, values.flat, strict=True)
+    ):
         raise ValueError(f"{argument} must hold weights that float64 holds, got larger integers")
     return result
 

@@ -326,7 +326,10 @@ def plan_unsharp(
 def plan_box(images: Array, size: Any, **common: Any) -> BoxPlan:
     """`box_blur`."""
     head = plan_images(images, **common)
-    return BoxPlan(head, _windows(check.per_axis("size", size, 2)))
+    plan = BoxPlan(head, _windows(check.per_axis("size", size, 2)))
+    if is_integer_type(head.dtype) and head.dtype.itemsize == 8 and plan.count >= 2**30:
+        raise ValueError(f"size must span less than 2^30 pixels on {head.dtype}, got {size!r}")
+    return plan
 
 
 def plan_rank(images: Array, rank: int | None, size: Any, **common: Any) -> RankPlan:
