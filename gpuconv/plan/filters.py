@@ -69,6 +69,11 @@ class ImagePlan:
         return (Spec(self.images.shape, self.images.out_dtype),)
 
     @property
+    def halo(self) -> tuple[int, int]:
+        """Rows and columns that a tile reads beyond its own."""
+        raise NotImplementedError
+
+    @property
     def min_bytes(self) -> int:
         """Compulsory traffic: every pixel read once and written once."""
         pixels = int(np.prod(self.images.shape, dtype=np.int64))
@@ -98,6 +103,10 @@ class LinearPlan(ImagePlan):
     amount: float = 0.0
 
     @property
+    def halo(self) -> tuple[int, int]:
+        return _halo(self.windows)
+
+    @property
     def story(self) -> str:
         first = self.stencils[0]
         passes = "separable" if first.separable else "dense"
@@ -125,6 +134,10 @@ class BoxPlan(ImagePlan):
         return self.windows[0].size * self.windows[1].size
 
     @property
+    def halo(self) -> tuple[int, int]:
+        return _halo(self.windows)
+
+    @property
     def story(self) -> str:
         height, width = (w.size for w in self.windows)
         return f"{height}x{width} box, sums by doubling along each axis"
@@ -147,6 +160,10 @@ class RankPlan(ImagePlan):
     def count(self) -> int:
         """Pixels in the box."""
         return self.windows[0].size * self.windows[1].size
+
+    @property
+    def halo(self) -> tuple[int, int]:
+        return _halo(self.windows)
 
     @property
     def story(self) -> str:
@@ -180,6 +197,11 @@ class MorphPlan(ImagePlan):
 
     steps: tuple[MorphStep, ...]
     gradient: bool = False
+
+    @property
+    def halo(self) -> tuple[int, int]:
+        reaches = [_halo(step.windows) for step in self.steps]
+        return sum(y for y, _ in reaches), sum(x for _, x in reaches)
 
     @property
     def story(self) -> str:
@@ -235,6 +257,11 @@ def plan_images(
         parse_border(border),
         saturate_value(number, dtype).item(),
     )
+
+
+def _halo(windows: tuple[AxisWindow, AxisWindow]) -> tuple[int, int]:
+    height, width = windows
+    return height.extent - 1, width.extent - 1
 
 
 def _windows(

@@ -6,25 +6,17 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from gpuconv.backends.numpy.images import ImageNode, run_images
 from gpuconv.backends.numpy.linear import join_words, pixel_half
 from gpuconv.backends.numpy.passes import two_passes
-from gpuconv.backends.numpy.tile import (
-    ArraySource,
-    Region,
-    Source,
-    Values,
-    compute,
-    converted,
-    image_planes,
-)
+from gpuconv.backends.numpy.tile import Region, Source, Values
 from gpuconv.dtypes import DType, accumulator, is_float, magnitude, saturate
 from gpuconv.plan.filters import BoxPlan
 
 
 def run(plan: BoxPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Carry out a BoxPlan."""
-    for images, out in image_planes((inputs[0], outputs[0]), plan.images.channels_last):
-        compute(BoxNode(plan, converted(ArraySource(images), plan.images.dtype)), out)
+    run_images(BoxNode, plan, inputs, outputs)
 
 
 def window_sums(values: Values, size: int, axis: int) -> Values:
@@ -51,14 +43,8 @@ def window_sums(values: Values, size: int, axis: int) -> Values:
         width *= 2
 
 
-class BoxNode:
+class BoxNode(ImageNode[BoxPlan]):
     """A BoxPlan over a source of its dtype."""
-
-    def __init__(self, plan: BoxPlan, source: Source) -> None:
-        self.plan = plan
-        self.source = source
-        self.shape = source.shape
-        self.dtype: DType = plan.images.out_dtype
 
     def read(self, batch: slice, region: Region) -> Values:
         """Means of boxes."""

@@ -23,8 +23,7 @@ from gpuconv.backends.numpy.correlation import (
     choose_numbers,
 )
 from gpuconv.backends.numpy.pool import pool_planes
-from gpuconv.backends.numpy.tile import Values
-from gpuconv.backends.numpy.window_tiles import even
+from gpuconv.backends.numpy.tile import Values, even
 from gpuconv.border import Border
 from gpuconv.dtypes import INT64, is_integer_type, saturate_value
 from gpuconv.plan import ConvPlan, ConvPoolPlan, ConvTransposePlan

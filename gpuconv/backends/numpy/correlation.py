@@ -16,8 +16,8 @@ from numpy.lib.stride_tricks import as_strided
 
 from gpuconv.backends.numpy.activation import activate, activate_integers
 from gpuconv.backends.numpy.sums import PairwiseSum
-from gpuconv.backends.numpy.tile import ArraySource, Region, Values, load
-from gpuconv.backends.numpy.window_tiles import boxes, even, part_sizes, tiles
+from gpuconv.backends.numpy.tile import ArraySource, Region, Values, even, load
+from gpuconv.backends.numpy.window_tiles import boxes, part_sizes, tiles
 from gpuconv.border import Border
 from gpuconv.dtypes import (
     FLOAT32,

@@ -9,18 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv.backends.numpy.images import ImageNode, run_images
 from gpuconv.backends.numpy.passes import two_passes
 from gpuconv.backends.numpy.sums import BLOCK_TAPS, PairwiseSum
-from gpuconv.backends.numpy.tile import (
-    ArraySource,
-    Region,
-    Source,
-    Values,
-    compute,
-    converted,
-    image_planes,
-    load,
-)
+from gpuconv.backends.numpy.tile import Region, Source, Values, load
 from gpuconv.dtypes import DType, is_float, limits, saturate
 from gpuconv.plan.filters import AMOUNT_BITS, LinearPlan
 from gpuconv.quantize import Stencil
@@ -34,18 +26,11 @@ Words = tuple[Values, Values]
 
 def run(plan: LinearPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Carry out a LinearPlan."""
-    for images, out in image_planes((inputs[0], outputs[0]), plan.images.channels_last):
-        compute(LinearNode(plan, converted(ArraySource(images), plan.images.dtype)), out)
+    run_images(LinearNode, plan, inputs, outputs)
 
 
-class LinearNode:
+class LinearNode(ImageNode[LinearPlan]):
     """A LinearPlan over a source of its dtype."""
-
-    def __init__(self, plan: LinearPlan, source: Source) -> None:
-        self.plan = plan
-        self.source = source
-        self.shape = source.shape
-        self.dtype: DType = plan.images.out_dtype
 
     def read(self, batch: slice, region: Region) -> Values:
         """Filtered pixels."""

@@ -7,27 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv.backends.numpy.images import run_images
 from gpuconv.backends.numpy.linear import shifted_columns
 from gpuconv.backends.numpy.passes import two_passes
-from gpuconv.backends.numpy.tile import (
-    ArraySource,
-    Region,
-    Source,
-    Values,
-    compute,
-    converted,
-    image_planes,
-    load,
-)
+from gpuconv.backends.numpy.tile import Region, Source, Values, load
 from gpuconv.dtypes import FLOAT32, DType, is_float, saturate
 from gpuconv.plan.filters import Images, MorphPlan, MorphStep
 
 
 def run(plan: MorphPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Carry out a MorphPlan."""
-    for images, out in image_planes((inputs[0], outputs[0]), plan.images.channels_last):
-        source = converted(ArraySource(images), plan.images.dtype)
-        compute(morphology_node(plan, source), out)
+    run_images(morphology_node, plan, inputs, outputs)
 
 
 def morphology_node(plan: MorphPlan, source: Source) -> Source:

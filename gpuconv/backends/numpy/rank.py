@@ -11,18 +11,10 @@ from functools import lru_cache
 import numpy as np
 
 from gpuconv.backends.numpy.box import window_sums
+from gpuconv.backends.numpy.images import ImageNode, run_images
 from gpuconv.backends.numpy.linear import shifted_columns
-from gpuconv.backends.numpy.tile import (
-    ArraySource,
-    Region,
-    Source,
-    Values,
-    compute,
-    converted,
-    image_planes,
-    load,
-)
-from gpuconv.dtypes import FLOAT32, DType, is_float, saturate
+from gpuconv.backends.numpy.tile import Region, Values, load
+from gpuconv.dtypes import FLOAT32, is_float, saturate
 from gpuconv.plan.filters import RankPlan
 
 NETWORK_TAPS = 225
@@ -38,9 +30,8 @@ Comparator = tuple[int, int, bool, bool]
 def run(plan: RankPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Carry out a RankPlan."""
     itemsize = max(2, plan.images.dtype.itemsize)
-    for images, out in image_planes((inputs[0], outputs[0]), plan.images.channels_last):
-        node = RankNode(plan, converted(ArraySource(images), plan.images.dtype))
-        compute(node, out, max(64, TILE_BYTES // (itemsize * min(plan.count, NETWORK_TAPS))))
+    elements = max(64, TILE_BYTES // (itemsize * min(plan.count, NETWORK_TAPS)))
+    run_images(RankNode, plan, inputs, outputs, elements)
 
 
 @lru_cache(maxsize=64)
@@ -67,14 +58,8 @@ def selection_network(count: int, rank: int) -> tuple[Comparator, ...]:
     return tuple(reversed(network))
 
 
-class RankNode:
+class RankNode(ImageNode[RankPlan]):
     """A RankPlan over a source of its dtype."""
-
-    def __init__(self, plan: RankPlan, source: Source) -> None:
-        self.plan = plan
-        self.source = source
-        self.shape = source.shape
-        self.dtype: DType = plan.images.out_dtype
 
     def read(self, batch: slice, region: Region) -> Values:
         """The wanted rank of every window."""
@@ -139,9 +124,9 @@ def _by_counting(tile: Values, size: Sequence[int], rank: int) -> Values:
 def _by_selection(views: list[Values], rank: int) -> Values:
     """Windows gathered row by row and partially sorted (Hoare's selection)."""
     count = len(views)
-    result = np.empty(views[0].shape, views[0].dtype)
+    result: Values = np.empty(views[0].shape, views[0].dtype)
     step = max(1, TILE_BYTES // (count * result.itemsize))
-    for row in np.ndindex(*result.shape[:2]):
+    for row in np.ndindex(result.shape[0], result.shape[1]):
         for x in range(0, result.shape[2], step):
             windows = np.stack([v[row][x : x + step] for v in views], axis=1)
             # NaN sorts last: the last place tells whether the window holds one.

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import as_strided
 
-from gpuconv.backends.numpy.window_tiles import even
+from gpuconv.backends.numpy.tile import even
 from gpuconv.window import AxisWindow, adaptive_window
 
 Values = npt.NDArray[Any]

@@ -30,6 +30,10 @@ TILE_ROW = 2048
 wide image's tile is many rows high and its halo costs little."""
 
 
+SPAN_ELEMENTS = 1 << 19
+"""Inputs of a tile of several planes: many small images under a large window are mostly halo."""
+
+
 class Source(Protocol):
     """Planes that can be read region by region."""
 
@@ -133,16 +137,23 @@ def _gather(
     return block
 
 
-def tiles(shape: Sequence[int], elements: int | None = None) -> Iterator[tuple[slice, Region]]:
-    """Cut planes (B, *spatial, C) into (batch, region) of about `elements` values."""
+def tiles(
+    shape: Sequence[int], elements: int | None = None, halo: Sequence[int] = ()
+) -> Iterator[tuple[slice, Region]]:
+    """Cut planes (B, *spatial, C) into (batch, region) of about `elements` values.
+
+    `halo` counts what each plane's tile reads beyond its own size, axis by axis.
+    """
     batch, *spatial, inner = shape
     room = max(1, (elements or TILE_ELEMENTS) // max(1, inner))
     sizes = []
     for axis, length in enumerate(reversed(spatial)):
         limit = min(room, max(1, TILE_ROW // inner)) if axis == 0 and len(spatial) > 1 else room
-        sizes.append(_even(length, max(1, limit)))
+        sizes.append(even(length, limit))
         room = max(1, room // sizes[-1])
     sizes.reverse()
+    span = inner * prod(n + more for n, more in zip(sizes, halo or [0] * len(sizes), strict=True))
+    room = max(1, min(room, SPAN_ELEMENTS // span))
     for first in range(0, batch, room):
         for corner in product(*(range(0, n, s) for n, s in zip(spatial, sizes, strict=True))):
             yield (
@@ -153,15 +164,17 @@ def tiles(shape: Sequence[int], elements: int | None = None) -> Iterator[tuple[s
             )
 
 
-def _even(length: int, limit: int) -> int:
-    """The size of pieces of at most `limit` that share `length` evenly."""
-    pieces = -(-length // limit)
+def even(length: int, limit: int) -> int:
+    """The size of pieces of at most `limit` (at least 1) that share `length` evenly."""
+    pieces = -(-length // max(1, limit))
     return -(-length // pieces)
 
 
-def compute(node: Source, out: Values, elements: int | None = None) -> None:
+def compute(
+    node: Source, out: Values, elements: int | None = None, halo: Sequence[int] = ()
+) -> None:
     """Write every tile of `node` into `out`, planes of the same shape."""
-    for batch, region in tiles(out.shape, elements):
+    for batch, region in tiles(out.shape, elements, halo):
         out[(batch, *region)] = node.read(batch, region)
 
 

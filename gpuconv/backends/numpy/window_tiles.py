@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from math import prod
 
-from gpuconv.backends.numpy.tile import Region
+from gpuconv.backends.numpy.tile import Region, even
 from gpuconv.window import AxisWindow
 
 SPAN_ELEMENTS = 1 << 18
@@ -14,12 +14,6 @@ SPAN_ELEMENTS = 1 << 18
 
 ROW = 1024
 """Outputs along the last of several spatial axes: with more, a tile is flat and its halo dear."""
-
-
-def even(length: int, limit: int) -> int:
-    """The size of pieces of at most `limit` (at least 1) that share `length` evenly."""
-    pieces = -(-length // max(1, limit))
-    return -(-length // pieces)
 
 
 def span_limit(rank: int, channels: int) -> int:
