@@ -335,6 +335,12 @@ def test_filters_work_in_64_mib(name, dtype):
     assert workspace_mib(MEMORY_CALLS[name], images) < 64
 
 
+@pytest.mark.parametrize("run", [filters.box_blur, filters.dilate, filters.morph_open])
+def test_filters_work_in_64_mib_on_a_batch_that_is_mostly_border(run):
+    images = np.broadcast_to(random_images((4, 5), "float64"), (7000, 4, 5))
+    assert workspace_mib(lambda images: run(images, 199), images) < 64
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
 @pytest.mark.parametrize("name", MEMORY_CALLS)
