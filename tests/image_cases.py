@@ -1,12 +1,16 @@
-"""Images for the filter tests: every dtype, layout and awkward size, and how results are judged."""
+"""Images, calls and judgements of the filter tests: every dtype, layout and awkward size."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Callable
 
 import ml_dtypes
 import numpy as np
+import pytest
 
+from gpuconv import filters, kernels
 from tests import reference
 
 SMALL_INTEGERS = ("uint8", "int8", "uint16", "int16")
@@ -71,6 +75,47 @@ def random_images(shape: tuple[int, ...], dtype: str, seed: int = 0) -> np.ndarr
     return images
 
 
+FRACTIONS = np.random.default_rng(40).normal(size=(4, 5)) / 6
+SMALL = 2
+"""Bytes of the largest integers that take kernels of fractions."""
+
+CALLS = {
+    "filter2d": lambda images, **k: filters.filter2d(images, kernels.emboss, delta=3, **k),
+    "filter2d, fractions": lambda images, **k: filters.filter2d(images, FRACTIONS, **k),
+    "filter2d, huge gain": lambda images, **k: filters.filter2d(images, FRACTIONS * 1e7, **k),
+    "separable_filter2d": lambda images, **k: filters.separable_filter2d(
+        images, [1, 4, 6, 4, 1], [1, 2, 1, 0], **k
+    ),
+    "gaussian_blur": lambda images, **k: filters.gaussian_blur(images, (1, 2), **k),
+    "box_blur": lambda images, **k: filters.box_blur(images, (4, 3), **k),
+    "sobel": lambda images, **k: filters.sobel(images, **k),
+    "scharr": lambda images, **k: filters.scharr(images, axis=1, **k),
+    "prewitt": lambda images, **k: filters.prewitt(images, axis=0, **k),
+    "laplacian": lambda images, **k: filters.laplacian(images, **k),
+    "sharpen": lambda images, **k: filters.sharpen(images, **k),
+    "unsharp_mask": lambda images, **k: filters.unsharp_mask(images, 1.2, 0.7, **k),
+    "median_blur": lambda images, **k: filters.median_blur(images, 3, **k),
+    "median_blur, large": lambda images, **k: filters.median_blur(images, (17, 16), **k),
+    "rank_filter": lambda images, **k: filters.rank_filter(images, 2, (2, 3), **k),
+    "dilate": lambda images, **k: filters.dilate(images, (5, 4), **k),
+    "erode": lambda images, **k: filters.erode(images, footprint=np.eye(3), **k),
+    "morph_open": lambda images, **k: filters.morph_open(images, (3, 6), **k),
+    "morph_close": lambda images, **k: filters.morph_close(
+        images, footprint=[[1, 0], [1, 1], [0, 1]], **k
+    ),
+    "morph_gradient": lambda images, **k: filters.morph_gradient(images, **k),
+}
+"""A call of every public filter, some of them more than once."""
+
+ONLY_SMALL = {"filter2d, fractions", "filter2d, huge gain", "gaussian_blur", "unsharp_mask"}
+
+
+def takes(name: str, dtype: str) -> bool:
+    """Whether a call of CALLS takes images of a dtype."""
+    kind = dtype_of(dtype)
+    return not (is_integer(kind) and kind.itemsize > SMALL and name in ONLY_SMALL)
+
+
 def spread(weights: np.ndarray, images: np.ndarray, **keywords: object) -> np.ndarray:
     """The error that DESIGN 3.1 allows to Σ weights·images: 2·sqrt(T)·eps·Σ|x||w|."""
     keywords["value"] = abs(keywords.get("value", 0))
@@ -111,3 +156,15 @@ def assert_within(result: np.ndarray, expected: np.ndarray, bound: np.ndarray, d
     assert np.all(off <= bound), (
         f"{values[worst]} is not {expected[worst]} within {bound[worst]} at {worst}"
     )
+
+
+FORM = re.compile(r"(\w+) must .+, got .+")
+
+
+def refuse(error: type[Exception], argument: str, run: Callable[[], object]) -> None:
+    """`run` raises `error`, and the message names the argument."""
+    with pytest.raises(error) as caught:
+        run()
+    form = FORM.fullmatch(str(caught.value))
+    assert form, str(caught.value)
+    assert form[1] == argument

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ LAYOUTS = ("NCHW", "NHWC", "CHW", "HWC")
 LENGTHS = {"exact": (1, 0), "one more": (1, 1), "longer": (2, 3)}
 """Elements of an axis: so many times the reach of a window, and so many more."""
 
-FOLDED = {"mixed": (3, 1, 2)}
+FOLDED = {"mixed": (3, 1, 2), "long": (1, 2, 6)}
 """Values that differ from axis to axis."""
 
 
@@ -62,12 +63,18 @@ def public_layout(layout: str) -> str:
     return "NHWC" if layout.endswith("C") else "NCHW"
 
 
-def shrink_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def grain(dtype: str) -> float:
+    """Half of what separates the smallest numbers of a float dtype: their rounding error."""
+    return float(ml_dtypes.finfo(dtype_of(dtype)).smallest_subnormal) / 2
+
+
+def shrink_tiles(monkeypatch: pytest.MonkeyPatch, rank: int = 2) -> None:
     """Make tiles so small that small maps are cut along every axis, windows and channels too."""
+    times = 6 if rank == 3 else 1
     for module, name, value in (
-        (window_tiles, "SPAN_ELEMENTS", 60),
+        (window_tiles, "SPAN_ELEMENTS", 60 * times),
         (window_tiles, "ROW", 4),
-        (pool, "SPAN_ELEMENTS", 60),
+        (pool, "SPAN_ELEMENTS", 60 * times),
         (pool, "ROW", 4),
         (pool, "CHANNELS", 3),
         (pool, "UNPOOLED", 5),
@@ -75,11 +82,12 @@ def shrink_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
         (correlation, "BLOCK_TAPS", 4),
         (correlation, "EXACT_BLOCK_TAPS", 4),
         (correlation, "DIRECT_TAPS", 2),
-        (correlation, "PART_TAPS", 6),
-        (correlation, "COLUMN_ELEMENTS", 150),
-        (correlation, "SUM_ELEMENTS", 60),
-        (correlation, "DIRECT_ELEMENTS", 60),
-        (correlation, "LOADED_ELEMENTS", 200),
+        (correlation, "PART_TAPS", 6 * times),
+        (correlation, "COLUMN_ELEMENTS", 150 * times),
+        (correlation, "SUM_ELEMENTS", 60 * times),
+        (correlation, "DIRECT_ELEMENTS", 60 * times),
+        (correlation, "LOADED_ELEMENTS", 200 * times),
         (correlation, "WEIGHT_ELEMENTS", 8),
+        (correlation, "LEAST_POSITIONS", 2),
     ):
         monkeypatch.setattr(module, name, value)

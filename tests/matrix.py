@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 CANDIDATES = 8
@@ -60,6 +60,15 @@ def _pairs(case: dict[int, int]) -> set[tuple[tuple[int, int], ...]]:
 def product(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     """Every combination."""
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+
+
+def completed(
+    axes: Mapping[str, Sequence[Any]], names: Sequence[str], seed: int = 0, **fixed: Any
+) -> Iterator[dict[str, Any]]:
+    """Every combination of the axes `names`; the others at random, but for those `fixed`."""
+    rng = random.Random(f"{seed}{fixed}")
+    for case in product({key: axes[key] for key in names}):
+        yield {key: rng.choice(values) for key, values in axes.items()} | case | fixed
 
 
 def name(case: Mapping[str, Any]) -> str:

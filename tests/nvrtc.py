@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import re
+import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +23,7 @@ from gpuconv.backends.cuda.source import kernels_folder
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 
 LIBRARIES = ("nvidia/cuda_nvrtc/lib/libnvrtc.so.12", "nvidia/cu13/lib/libnvrtc.so.13")
+DISASSEMBLERS = ("nvidia/cu13/bin/nvdisasm", "nvidia/cuda_nvdisasm/bin/nvdisasm")
 HEADERS = ("nvidia/cuda_runtime/include", "nvidia/cu13/include")
 
 FLAGS = ("-std=c++17", "-fmad=false", "-ftz=true", "-Xptxas=-v")
@@ -152,3 +155,15 @@ def _resources(log: str, symbols: dict[str, str]) -> dict[str, Resources]:
             shared_bytes=int(shared[1]) if shared else 0,
         )
     return {name: by_symbol[symbol] for name, symbol in symbols.items()}
+
+
+def machine_code(cubin: bytes) -> str:
+    """The SASS of a cubin, from the wheel nvidia-cuda-nvdisasm; skips the test without it."""
+    tool = _found(DISASSEMBLERS)
+    if tool is None:
+        pytest.skip("nvdisasm is not installed: pip install nvidia-cuda-nvdisasm")
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        command = [str(tool), "-c", file.name]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout

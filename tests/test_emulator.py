@@ -19,7 +19,7 @@ NAMES = [
     *("identities", "turns", "block_votes", "warp_votes", "warp_reductions", "warp_exchange"),
     *("shuffles<float>", "shuffles<double>", "shuffles<unsigned char>", "integer_atomics"),
     *("sum_atomics<float>", "sum_atomics<unsigned long long>", "block_sums<float>"),
-    *("poison", "affine", "scalars", "optional_input", "vectors", "table"),
+    *("poison", "affine", "scalars", "optional_input", "vectors", "table", "mixed_widths"),
     *("instance<3, float>", "instance<5, short>", "filter3x3<float, 32, 8>"),
 ]
 RANDOM = np.random.default_rng(11)
@@ -218,6 +218,14 @@ def test_vectors(kernels):
     np.testing.assert_array_equal(sums, pixels.reshape(16, 2, 2).sum(2))
 
 
+def test_mixed_widths_are_no_race(kernels):
+    values = RANDOM.integers(0, 256, 256).astype(np.uint8)
+    out = np.zeros_like(values)
+    kernels["mixed_widths"]((1,), (256,), (values, out))
+    turned = values[::-1].reshape(32, 2, 4)[:, ::-1]
+    np.testing.assert_array_equal(out, turned[:, :, ::-1].ravel())
+
+
 def test_constant_table(kernels):
     out = np.zeros(64, np.int32)
     kernels["table"]((1,), (64,), (WORDS, out))
@@ -280,6 +288,10 @@ def test_views_of_arrays_keep_their_strides(plain, checked, is_checked):
     [
         ((np.zeros(4, np.float32),), "args must be 2 values, got 1"),
         ((1.5, np.zeros(4, np.float32)), r"args\[0\] must be an array, got float"),
+        (
+            (np.zeros(4), np.zeros(4, np.float32)),
+            r"args\[0\] must be an array of 4-byte elements, got float64",
+        ),
         ((None, np.broadcast_to(np.float32(0), 4)), r"args\[1\] must be writable"),
     ],
 )
@@ -311,6 +323,13 @@ def test_numbers_that_do_not_fit_are_refused(plain):
 def test_geometry_that_cuda_refuses_is_refused(plain, grid, block, message):
     with pytest.raises(ValueError, match=message):
         plain["turns"](grid, block, (np.zeros(1, np.int32), np.zeros(1, np.int32)))
+
+
+def test_shared_memory_without_the_macro_does_not_compile(tmp_path):
+    source = '#include "common/prelude.cuh"\n__global__ void f() { __shared__ int a[3]; }\n'
+    (tmp_path / "bare.cu").write_text(source)
+    with pytest.raises(CompileError, match="declare shared memory with SHARED_ARRAY"):
+        EmulatorLauncher(folder=tmp_path).kernel("bare.cu", "f")
 
 
 def test_compile_error_carries_file_defines_and_log():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import partial
 
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.emulator
 
 FILE = "broken.cu"
 RANDOM = np.random.default_rng(3)
-ROW = RANDOM.standard_normal(256).astype(np.float32)
+ROW = RANDOM.integers(-50, 51, 256).astype(np.float32)
 BYTES = RANDOM.integers(0, 256, 1000).astype(np.uint8)
 WORDS = RANDOM.integers(0, 2**16, 128).astype(np.uint16)
 
@@ -106,6 +107,11 @@ FAULTS = [
         block=20,
     ),
     Rounds("missing_wait", Kind.copy_in_flight, "copy in flight: 4-byte read of shared array part"),
+    Rounds("copy_overtakes", Kind.race, "race (write after read) on shared array part"),
+    Fault("partial_syncwarp", Kind.race, "race (read after write) on shared array", block=32),
+    Fault("atomic_beside_read", Kind.race, "race (atomic after read) on shared array counter"),
+    Fault("block_sum", Kind.race, "on argument 1 (float32, 256)", grid=4),
+    Fault("misaligned_pack", Kind.misaligned, "(scalar.cuh:", block=16),
     Fault("copy_not_awaited", Kind.copy_not_awaited, "copy not awaited: the cp.async"),
     Fault(
         "matrix_rows",
@@ -132,6 +138,9 @@ CONFLICTS = {
     "divergent_shuffle",
     "divergent_barrier",
     "missing_wait",
+    "copy_overtakes",
+    "partial_syncwarp",
+    "atomic_beside_read",
 }
 """Faults between two lines; the others lie in one."""
 
@@ -178,6 +187,43 @@ def test_correct_twin_gives_no_report_and_one_answer(checked, fault):
         np.testing.assert_array_equal(again, first)
 
 
+BARRIERS = ("__syncthreads();", "__syncwarp(half);")
+USERS = {  # of barriers in features.cu: threads, shared memory, outputs
+    "warp_exchange": (64, 0, 64),
+    "block_sums<float>": (64, 256, 4),
+    "filter3x3<float, 32, 8>": (256, 0, 256),
+}
+
+
+def barriers_of(name):
+    """Where in features.cu the barriers of a kernel stand."""
+    text = (KERNELS / "features.cu").read_text()
+    start = text.index(f" {name.partition('<')[0]}(")
+    end = text.index("\n}\n", start)
+    return [m.span() for m in re.finditer("|".join(map(re.escape, BARRIERS)), text)
+            if start < m.start() < end]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [(name, i) for name in USERS for i in range(len(barriers_of(name)))]
+)
+def test_every_barrier_that_is_deleted_is_missed(tmp_path, name, number):
+    text = (KERNELS / "features.cu").read_text()
+    begin, end = barriers_of(name)[number]
+    (tmp_path / "features.cu").write_text(text[:begin] + ";" + text[end:])
+    kernel = EmulatorLauncher(checked=True, folder=tmp_path).kernel("features.cu", name)
+    threads, shared_bytes, outputs = USERS[name]
+    output = np.zeros(outputs, np.float32)
+    arguments = (ROW, output)
+    block = (threads,)
+    if name.startswith("filter3x3"):
+        size = np.array([(16, 16)], "i4,i4")
+        arguments, block = (ROW, ROW[:9], output, size, np.int32(0)), (32, 8)
+    with pytest.raises(KernelError) as caught:
+        kernel((4 if outputs == 4 else 1,), block, arguments, shared_mem=shared_bytes)
+    assert Kind.race in {f.kind for f in caught.value.findings}
+
+
 def test_reports_read_as_promised(checked):
     race = FAULTS[0]
     with pytest.raises(KernelError) as caught:
@@ -186,7 +232,7 @@ def test_reports_read_as_promised(checked):
     here, other = lines["missing_barrier", False], lines["missing_barrier", True]
     assert (
         f"race (read after write) on shared array part at {FILE}:{here} by thread (32,0,0)"
-        f" and thread (31,0,0) at {FILE}:{other} [byte 124, block (0,0,0)]"
+        f" and thread (31,0,0) at {FILE}:{other} [element 31, block (0,0,0)]"
     ) in str(caught.value)
     assert str(caught.value).startswith("kernel missing_barrier<true>:")
 

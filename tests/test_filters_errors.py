@@ -2,28 +2,15 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pytest
 
 from gpuconv import filters, kernels
-from tests.image_cases import random_images
-from tests.test_filters import CALLS
+from tests.image_cases import CALLS, random_images, refuse
 
-FORM = re.compile(r"(\w+) must .+, got .+")
 U8 = random_images((6, 7), "uint8")
 F32 = random_images((6, 7), "float32")
 NAN, INF = float("nan"), float("inf")
-
-
-def refuse(error, argument, run):
-    """`run` raises `error`, and the message names the argument."""
-    with pytest.raises(error) as caught:
-        run()
-    form = FORM.fullmatch(str(caught.value))
-    assert form, str(caught.value)
-    assert form[1] == argument
 
 
 # ---------------------------------------------------------------- images and shared keywords

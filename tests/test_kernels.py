@@ -9,7 +9,7 @@ import pytest
 
 from gpuconv import kernels
 from tests import reference
-from tests.test_filters_errors import refuse
+from tests.image_cases import refuse
 
 NAN, INF = float("nan"), float("inf")
 
@@ -151,6 +151,7 @@ def test_motion_runs_anticlockwise_from_the_right():
     level[2] = 0.2
     np.testing.assert_allclose(kernels.motion(5, 0), level, atol=1e-15)
     np.testing.assert_allclose(kernels.motion(5, 90), level.T, atol=1e-12)
+    assert np.count_nonzero(kernels.motion(5, 90)) == 5
     rising = kernels.motion(7, 45)
     assert rising[1, 5] > 0  # up and to the right
     assert rising[1, 1] == 0

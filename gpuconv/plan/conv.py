@@ -29,8 +29,6 @@ from gpuconv.window import AxisWindow, Padding, resolve_padding
 
 ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")
 LEAKY_SLOPE = 0.01
-DIRECT_CHANNELS = 2
-"""Products a window element takes part in, at most, where gathering windows does not pay."""
 Activation = None | str | tuple[float, float]
 """None, one of ACTIVATIONS, or (lo, hi) to clamp between."""
 
@@ -328,7 +326,7 @@ def _choose(algorithm: str, weight: Spec, groups: int) -> tuple[str, str]:
 
 def choose_algorithm(inputs: int, outputs: int) -> tuple[str, str]:
     """The algorithm for groups of so many channels, and the reason for it."""
-    if inputs * outputs <= DIRECT_CHANNELS:
+    if inputs == outputs == 1:
         return "direct", "few channels a group leave nothing to share"
     return "gemm", "many channels share each window"
 

@@ -7,6 +7,7 @@ as CuPy would place it: the allocation that it is a view of starts at a multiple
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,16 +18,31 @@ from numpy.lib.array_utils import byte_bounds
 from tests.emulator.runtime import GlobalArray
 
 ALIGNMENT = 512
+STRUCT_ALIGNMENT = 128
 GAP = 4096
 """Bytes between two arrays: an overrun must not land in the next."""
 
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """What a kernel takes. `kind`: p pointer, c pointer to const, i u f number, s struct."""
+    """What a kernel takes.
+
+    kind           p pointer, c pointer to const, i u f number, s struct
+    bytes          of the value itself
+    element_bytes  of what a pointer points to; 0 for void
+    to_number      whether that is a plain number
+    """
 
     kind: str
     bytes: int
+    element_bytes: int = 0
+    to_number: bool = False
+
+    def takes(self, array: np.ndarray) -> bool:
+        """Whether an array's elements are what this pointer points to, or make it up."""
+        if self.to_number:
+            return array.itemsize == self.element_bytes
+        return self.element_bytes % array.itemsize == 0
 
 
 @dataclass(slots=True)
@@ -39,10 +55,18 @@ class Arguments:
     copies: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
     keep: list[Any] = field(default_factory=list)
 
-    def set(self, number: int, value: ctypes.Array[ctypes.c_char] | ctypes.c_void_p) -> None:
-        """Let parameter `number` have `value`."""
-        self.keep.append(value)
-        self.pointers[number] = ctypes.addressof(value)
+    def set(self, number: int, value: bytes) -> None:
+        """Let parameter `number` have these bytes, aligned as any struct may need it."""
+        buffer = ctypes.create_string_buffer(len(value) + STRUCT_ALIGNMENT)
+        address = ctypes.addressof(buffer)
+        address += -address % STRUCT_ALIGNMENT
+        ctypes.memmove(address, value, len(value))
+        self.keep.append(buffer)
+        self.pointers[number] = address
+
+    def set_pointer(self, number: int, address: int) -> None:
+        """Let parameter `number` point to `address`."""
+        self.set(number, address.to_bytes(ctypes.sizeof(ctypes.c_void_p), sys.byteorder))
 
     def copy_back(self) -> None:
         """Give the callers' arrays what the kernel wrote."""
@@ -68,9 +92,14 @@ def pack(values: Sequence[Any], signature: Sequence[Parameter], checked: bool) -
             if parameter.kind == "p" and not value.flags.writeable:
                 raise ValueError(f"args[{number}] must be writable: its parameter is not const")
             result.arrays[number] = value
-            result.set(number, ctypes.c_void_p(value.ctypes.data))
+            if not parameter.takes(value):
+                raise TypeError(
+                    f"args[{number}] must be an array of {parameter.element_bytes}-byte elements,"
+                    f" got {value.dtype}"
+                )
+            result.set_pointer(number, value.ctypes.data)
         elif value is None or (isinstance(value, (int, np.integer)) and value == 0):
-            result.set(number, ctypes.c_void_p(0))
+            result.set_pointer(number, 0)
         else:
             raise TypeError(f"args[{number}] must be an array, got {type(value).__name__}")
     if checked:
@@ -78,7 +107,7 @@ def pack(values: Sequence[Any], signature: Sequence[Parameter], checked: bool) -
     return result
 
 
-def _by_value(number: int, value: Any, parameter: Parameter) -> ctypes.Array[ctypes.c_char]:
+def _by_value(number: int, value: Any, parameter: Parameter) -> bytes:
     """A number, or a struct given as bytes, a structured scalar or an array of one element."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         data, kind = bytes(value), "s"
@@ -96,7 +125,7 @@ def _by_value(number: int, value: Any, parameter: Parameter) -> ctypes.Array[cty
             f"args[{number}] must be a {names[parameter.kind]} of {parameter.bytes} bytes, got"
             f" {value!r:.60} of {len(data)} bytes"
         )
-    return ctypes.create_string_buffer(data, len(data))
+    return data
 
 
 def _owner_address(array: np.ndarray) -> int:
@@ -142,7 +171,7 @@ def _move_apart(arguments: Arguments, signature: Sequence[Parameter]) -> None:
             array = arguments.arrays[number]
             start = offset + array.ctypes.data - low
             moved = np.ndarray(array.shape, array.dtype, buffer, start, array.strides)
-            arguments.set(number, ctypes.c_void_p(place + array.ctypes.data - low))
+            arguments.set_pointer(number, place + array.ctypes.data - low)
             if signature[number].kind == "p":
                 arguments.copies.append((array, moved))
             covered |= array.nbytes == high - low

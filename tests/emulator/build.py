@@ -10,7 +10,9 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -25,7 +27,11 @@ COMMON_FLAGS = (
     *("-ffp-contract=off", "-fno-math-errno", "-fwrapv", "-fno-strict-aliasing"),
     "-Wno-unknown-pragmas",
 )
-RUNTIME_FLAGS = ("-std=gnu++17", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra")
+RUNTIME_FLAGS = (
+    *("-std=gnu++17", "-O2", "-g1", "-fPIC", "-Wall", "-Wextra"),
+    # -DEMULATOR_UCONTEXT, say: the fiber switch of other processors, to try it on this one.
+    *os.environ.get("GPUCONV_EMULATOR_FLAGS", "").split(),
+)
 CHECK_FLAGS = (
     *("-DEMULATOR_CHECKED", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
     # An access of 16 bytes stays one, and stays where it was written.
@@ -101,6 +107,7 @@ def build(name: str, key: str, commands: Sequence[Sequence[str]], source: str = 
     """
     target = cache_folder() / f"{name}-{key}.so"
     if target.exists():
+        os.utime(target)
         return target
     with (cache_folder() / f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -119,20 +126,23 @@ def build(name: str, key: str, commands: Sequence[Sequence[str]], source: str = 
     return target
 
 
-@cache
-def runtime_path(extra_flags: tuple[str, ...] = ()) -> Path:
-    """The emulator's runtime, which all kernels share."""
-    sources = sorted(SHIM_FOLDER.glob("*.cpp"))
-    flags = (*RUNTIME_FLAGS, *extra_flags)
-    key = digest(sorted(SHIM_FOLDER.iterdir()), flags)
-    command = [str(compiler()), *flags, "-shared", *map(str, sources), "-o", "{out}"]
-    return build("runtime", key, [command])
+def remove_unused(folder: Path, days: float = 30) -> None:
+    """Delete libraries that nobody has asked for in a long time."""
+    oldest = time.time() - days * 24 * 3600
+    for file in folder.glob("*.so"):
+        with suppress(OSError):  # another process may be doing the same
+            if file.stat().st_mtime < oldest:
+                file.unlink()
 
 
 @cache
 def runtime_library() -> ctypes.CDLL:
-    """The runtime, loaded so that kernels find its functions."""
-    return ctypes.CDLL(str(runtime_path()), mode=ctypes.RTLD_GLOBAL)
+    """The emulator's runtime, loaded so that all kernels find its functions."""
+    remove_unused(cache_folder())
+    sources = map(str, sorted(SHIM_FOLDER.glob("*.cpp")))
+    key = digest(sorted(SHIM_FOLDER.iterdir()), RUNTIME_FLAGS)
+    command = [str(compiler()), *RUNTIME_FLAGS, "-shared", *sources, "-o", "{out}"]
+    return ctypes.CDLL(str(build("runtime", key, [command])), mode=ctypes.RTLD_GLOBAL)
 
 
 @cache

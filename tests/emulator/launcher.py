@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from copy import copy
@@ -10,8 +11,6 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from gpuconv.backends.cuda.source import kernels_folder
 from tests.emulator import runtime
@@ -24,10 +23,18 @@ SHARED_LIMIT = 227 * 1024
 """Shared memory of a block, static and dynamic, on sm_90."""
 
 
+class EmulatorUnavailableError(RuntimeError):
+    """This machine lacks what the emulator needs."""
+
+
 def require_compiler() -> None:
-    """Skip the running test, with a reason, where the emulator cannot work."""
-    if compiler() is None:
-        pytest.skip("no g++ on this machine: the emulator compiles CUDA source with it")
+    """Where there is no g++: skip the running test with that reason, or raise outside of tests."""
+    if compiler() is not None:
+        return
+    reason = "no g++ on this machine: the emulator compiles CUDA source with it"
+    if "pytest" in sys.modules:
+        sys.modules["pytest"].skip(reason)
+    raise EmulatorUnavailableError(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,10 @@ class EmulatedKernel:
         for parameter in tell():
             if parameter.kind == b"\0":
                 break
-            self.signature.append(Parameter(parameter.kind.decode(), parameter.bytes))
+            kind, to_number = parameter.kind.decode(), bool(parameter.to_number)
+            self.signature.append(
+                Parameter(kind, parameter.bytes, parameter.element_bytes, to_number)
+            )
 
     def using(self, **settings: Any) -> EmulatedKernel:
         """The same kernel under other settings."""

@@ -179,9 +179,11 @@ def _array(report: Report, arrays: dict[int, np.ndarray]) -> str:
 
 
 def _element(report: Report, arrays: dict[int, np.ndarray]) -> str:
-    """Which element: its index where that is plain, its byte otherwise."""
+    """Which element: its number in a shared array, its index in an argument, or its byte."""
     array = arrays.get(report.argument)
-    if array is None or not array.flags.c_contiguous or report.argument == SHARED:
+    if report.argument == SHARED:
+        return f"element {report.offset // report.element_bytes}"
+    if array is None or not array.flags.c_contiguous:
         return f"byte {report.offset}"
     index = np.unravel_index(report.offset // array.itemsize, array.shape)
     return f"element ({','.join(str(int(i)) for i in index)})"

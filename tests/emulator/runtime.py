@@ -85,6 +85,7 @@ class Report(ctypes.Structure):
         ("bytes", ctypes.c_uint64),
         ("offset", ctypes.c_int64),
         ("array_bytes", ctypes.c_uint64),
+        ("element_bytes", ctypes.c_uint32),
         ("mask", ctypes.c_uint32),
         ("name", ctypes.c_char * 44),
         ("here", Actor),
@@ -109,7 +110,12 @@ class Count(ctypes.Structure):
 class Parameter(ctypes.Structure):
     """One parameter of a kernel; see export.hpp."""
 
-    _fields_ = [("kind", ctypes.c_char), ("bytes", ctypes.c_uint32)]
+    _fields_ = [
+        ("kind", ctypes.c_char),
+        ("to_number", ctypes.c_uint8),
+        ("bytes", ctypes.c_uint32),
+        ("element_bytes", ctypes.c_uint32),
+    ]
 
 
 def launch(

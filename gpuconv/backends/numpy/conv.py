@@ -153,11 +153,11 @@ def _conv(
     plan: ConvPlan, inputs: Sequence[Values], last: bool
 ) -> Iterator[tuple[Correlation, slice]]:
     """The correlations that make up a plain convolution, and their output channels."""
-    value = saturate_value(plan.value, plan.input_dtype)
+    numbers = choose_numbers(plan.input_dtype, plan.weight_dtype, plan.sum_dtype, plan.taps)
+    value = np.array(saturate_value(plan.value, plan.input_dtype)).astype(numbers.work)
     maps = _maps(inputs[0], plan.input, plan.groups, plan.border, value)
     weight = inputs[1].reshape(plan.groups, -1, *inputs[1].shape[1:])
     ending = _ending(plan, inputs)
-    numbers = choose_numbers(plan.input_dtype, plan.weight_dtype, plan.sum_dtype, plan.taps)
     for groups, outs, channels in _channel_parts(weight.shape):
         yield (
             Correlation(

@@ -171,6 +171,7 @@ class Correlation:
         group_count, outs, channels = weight.shape[:3]
         self.shape = (maps.array.shape[0], *outputs, group_count * outs)
 
+        self._pointwise = all(w.size == w.stride == 1 for w in windows)
         sizes = part_sizes(windows, PART_TAPS, group_count)
         self._box = [
             AxisWindow(n, w.stride, w.dilation) for n, w in zip(sizes, windows, strict=True)
@@ -246,9 +247,8 @@ class Correlation:
         """The windows of a tile (b, g, c, *span) as columns: (b, g, K, P), or (1, g, K, b·P)."""
         batch, groups, channels = tile.shape[:3]
         taps = [t.stop - t.start for t in box]
-        strides = [w.stride for w in self._windows]
         alone = prod(outputs) >= LEAST_POSITIONS or batch == 1
-        if not self._maps.channels_last and alone and {*taps, *strides} == {1}:
+        if self._pointwise and alone and not self._maps.channels_last:
             return _ready(tile.reshape(batch, groups, channels, -1))
         steps = tile.strides[3:]
         windows = as_strided(

@@ -189,7 +189,7 @@ class Choice(Operation):
             at = np.arange(first, first + tile.shape[axis + 1])
             flat = np.where((at >= 0) & (at < length), at * prod(self._plane[axis + 1 :]), OUTSIDE)
             index = index + flat.reshape([-1 if i == axis else 1 for i in range(rank)])
-            inside.append(slice(max(0, -first), length - first))
+            inside.append(slice(max(0, -first), max(0, length - first)))
         within = tile[:, *inside]
         self._has_nan = self._is_float and bool(np.isnan(within).any())
         self._ties_outside = within.size < tile.size and bool((within == self.fill).any())
@@ -209,7 +209,7 @@ class Choice(Operation):
         earlier = second[1] < first[1]
         better = self._beats(second[0], first[0])
         better |= (second[0] == first[0]) & earlier
-        if self._has_nan:
+        if self._is_float:
             better |= np.isnan(second[0]) & ~(np.isnan(first[0]) & earlier)
         return self._pick(better, first, second, overwrite)
 
@@ -304,7 +304,7 @@ def _sum_dtype(dtype: DType, axes: Sequence[Axis]) -> DType:
 def _join(high: Values, low: Values) -> Values:
     """high * 2^32 + low: int64, or Python's integers where that is too narrow."""
     high, low = high + (low >> 32), low & 0xFFFFFFFF
-    if np.all((high >= -(2**31)) & (high < 2**31)):
+    if np.all(abs(high) < 2**31):
         return (high << 32) + low
     result: Values = high.astype(object) * 2**32 + low.astype(object)
     return result

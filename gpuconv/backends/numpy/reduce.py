@@ -142,8 +142,7 @@ class Cells:
 
     def __init__(self, length: int, outputs: int) -> None:
         self.length = length
-        bounds = [adaptive_window(i, length, outputs) for i in range(outputs)]
-        self.starts, self.stops = (np.array(b, np.int64) for b in zip(*bounds, strict=True))
+        self.starts, self.stops = adaptive_window(np.arange(outputs), length, outputs)
         self.sizes = self.stops - self.starts
 
     def as_window(self) -> AxisWindow:

@@ -42,8 +42,7 @@ void Checker::begin_launch(const Launch& launch, uintptr_t kernel) {
     for (uint32_t i = 0; i < launch.array_count; i++) {
         const GlobalArray& array = launch.arrays[i];
         add({array.address, array.address + array.bytes, array.argument, array.read_only != 0,
-             array.valid, nullptr, 0, nullptr, ""},
-            array.element_bytes);
+             array.valid, nullptr, "", array.element_bytes});
     }
 }
 
@@ -58,8 +57,8 @@ void Checker::end_launch() {
 
 // Cells as fine as the elements, but not coarser than a word: an image of bytes is written byte
 // by byte by different threads, an access to part of a word is told apart by Record::bytes.
-void Checker::add(Region region, size_t element_bytes) {
-    region.shift = element_bytes >= 4 ? 2 : element_bytes >= 2 ? 1 : 0;
+void Checker::add(Region region) {
+    region.shift = region.element_bytes >= 4 ? 2 : region.element_bytes >= 2 ? 1 : 0;
     if (!region.read_only) {
         const size_t cells = ((region.end - region.begin) >> region.shift) + 2;
         region.cells = static_cast<Cell*>(calloc(cells, sizeof(Cell)));
@@ -70,8 +69,7 @@ void Checker::add(Region region, size_t element_bytes) {
 void Checker::add_shared(const char* name, char* memory, size_t bytes, size_t element_bytes) {
     auto* states = static_cast<ByteState*>(calloc(bytes + 1, sizeof(ByteState)));
     add({uintptr_t(memory), uintptr_t(memory) + bytes, SHARED_ARRAY_NUMBER, false, nullptr, states,
-         0, nullptr, name},
-        element_bytes);
+         name, uint32_t(element_bytes)});
 }
 
 void Checker::begin_block() {
@@ -238,6 +236,7 @@ Report Checker::about(Kind kind, const Region* region, int64_t offset, size_t by
     if (region) {
         report.argument = region->argument;
         report.array_bytes = region->end - region->begin;
+        report.element_bytes = region->element_bytes;
         strncpy(report.name, region->name, sizeof report.name - 1);
     }
     report.here = machine.actor(*machine.current, {code, nullptr, 0});

@@ -36,9 +36,10 @@ struct Region {
     bool read_only;
     const uint8_t* valid;  // global arrays with gaps
     ByteState* states;     // shared arrays
-    int shift;             // a cell holds 1 << shift bytes
-    Cell* cells;
     const char* name;
+    uint32_t element_bytes;
+    int shift = 0;          // a cell holds 1 << shift bytes
+    Cell* cells = nullptr;  // not for arrays that are only read
 };
 
 class Checker {
@@ -68,7 +69,7 @@ private:
     Report about(Kind kind, const Region* region, int64_t offset, size_t bytes, Access access,
                  uintptr_t code) const;
     Actor actor(const Record& past, Access access) const;
-    void add(Region region, size_t element_bytes);
+    void add(Region region);
 
     std::vector<Region> regions_;
     size_t last_ = 0;

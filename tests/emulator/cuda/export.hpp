@@ -5,20 +5,35 @@
 namespace emulator {
 
 // One parameter: 'p' pointer, 'c' pointer to const, 'i' 'u' 'f' number, 's' struct by value.
+// Of a pointer: the bytes of what it points to, and whether that is a number; 0 for void.
 struct Parameter {
     char kind;
-    uint32_t bytes;
+    uint8_t to_number;
+    uint32_t bytes, element_bytes;
 };
 
 template <typename T>
+constexpr uint32_t bytes_of() {
+    if constexpr (std::is_void<T>::value)
+        return 0;
+    else
+        return sizeof(T);
+}
+
+template <typename T>
 constexpr Parameter parameter() {
-    using Pointee = std::remove_pointer_t<T>;
-    const char kind = std::is_pointer<T>::value          ? (std::is_const<Pointee>::value ? 'c' : 'p')
-                      : std::is_floating_point<T>::value ? 'f'
-                      : !std::is_integral<T>::value && !std::is_enum<T>::value ? 's'
-                      : std::is_signed<T>::value || std::is_enum<T>::value     ? 'i'
-                                                                               : 'u';
-    return {kind, uint32_t(sizeof(T))};
+    if constexpr (std::is_pointer<T>::value) {
+        using Element = std::remove_pointer_t<T>;
+        return {std::is_const<Element>::value ? 'c' : 'p', std::is_arithmetic<Element>::value,
+                sizeof(T), bytes_of<Element>()};
+    } else {
+        constexpr bool is_integer = std::is_integral<T>::value || std::is_enum<T>::value;
+        constexpr char kind = std::is_floating_point<T>::value ? 'f'
+                              : !is_integer                    ? 's'
+                              : std::is_unsigned<T>::value     ? 'u'
+                                                               : 'i';
+        return {kind, 0, sizeof(T), 0};
+    }
 }
 
 template <auto F>
@@ -34,7 +49,7 @@ struct Kernel<F> {
         call(arguments, std::index_sequence_for<T...>{});
     }
     static constexpr int parameters = int(sizeof...(T));
-    static constexpr Parameter signature[] = {parameter<T>()..., {0, 0}};
+    static constexpr Parameter signature[] = {parameter<T>()..., {0, 0, 0, 0}};
 };
 
 }  // namespace emulator

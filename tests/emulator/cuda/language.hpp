@@ -11,6 +11,9 @@
 #define __grid_constant__
 #define __align__(n) __attribute__((aligned(n)))
 
+// Shared memory that is not declared by the two macros below could not be watched.
+#define __shared__ static_assert(false, "declare shared memory with SHARED_ARRAY or DYNAMIC_SHARED");
+
 // SHARED_ARRAY(float, tile, [8][33]): `tile` is the block's own float[8][33].
 #define SHARED_ARRAY(T, name, ...)                                                         \
     static emulator::SharedSite name##_site;                                               \

@@ -21,8 +21,11 @@ constexpr size_t SHARED_GAP = 1024;       // an overrun must not land in the nex
 
 void fiber_main() { machine.thread_main(); }
 
+bool same_text(const char* a, const char* b) { return a == b || strcmp(a, b) == 0; }
+
+// By line where the source told it: a compiler may emit one call twice.
 bool same_place(const Place& a, const Place& b) {
-    if (a.file && b.file) return a.line == b.line && strcmp(a.file, b.file) == 0;
+    if (a.file && b.file) return a.line == b.line && same_text(a.file, b.file);
     return a.code == b.code;
 }
 
@@ -189,11 +192,8 @@ void Machine::arrive_at_barrier(int predicate, Place place) {
     counts_[predicate != 0]++;
     self.place = place;
     self.activity = Activity::AtBarrier;
-    if (++arrived_ < int(threads.size())) {
-        wait();
-        return;
-    }
-    release_barrier();
+    if (++arrived_ == int(threads.size())) release_barrier();
+    wait();  // the last one too: the next pass begins with the order's first
 }
 
 void Machine::release_barrier() {
@@ -235,7 +235,7 @@ void Machine::arrive_in_warp(Place place) {
     for (int lane = 0; lane < WARP; lane++) {
         if (!(needed >> lane & 1)) continue;
         const bool same = lanes[lane].operation == self.operation &&
-                          strcmp(lanes[lane].name, self.name) == 0;
+                          same_text(lanes[lane].name, self.name);
         if (same && same_place(lanes[lane].place, place)) continue;
         Report report = about_warp(Kind::DivergentWarp, self);
         report.there = actor(lanes[lane], lanes[lane].place);
@@ -251,6 +251,7 @@ void Machine::arrive_in_warp(Place place) {
     warp.waiting &= ~needed;
     for (int lane = 0; lane < WARP; lane++)
         if (needed >> lane & 1) lanes[lane].activity = Activity::Running;
+    wait();
 }
 
 // Nobody can run. Name a thread that waits, and one that it waits for in vain.

@@ -50,6 +50,7 @@ struct Report {
     uint64_t bytes = 0;           // of the access, or asked for
     int64_t offset = 0;           // from the array's first byte, in bytes
     uint64_t array_bytes = 0;     // of that array, or the most allowed
+    uint32_t element_bytes = 1;
     uint32_t mask = 0;
     char name[44] = {};           // the shared array or the operation
     Actor here = {}, there = {};

@@ -247,6 +247,62 @@ __global__ void matrix_alignment(const uint16* in, unsigned* out) {
     out[t] = pair[0];
 }
 
+// The next round's copy starts while slow threads still read this round's values.
+template <bool BROKEN>
+__global__ void copy_overtakes(const float* in, float* out, int rounds) {
+    SHARED_ARRAY(float, part, [64]);
+    const int t = threadIdx.x;
+    float sum = 0;
+    for (int round = 0; round < rounds; round++) {
+        copy_async<4>(&part[t], in + round * 64 + t);  // <- copy_overtakes
+        commit_copies();
+        wait_copies<0>();
+        __syncthreads();
+        sum += part[63 - t];  // <- copy_overtakes, other
+        if (!BROKEN) __syncthreads();
+    }
+    out[t] = sum;
+}
+
+// A lane reads what a lane of the other half wrote; only halves are synchronised.
+template <bool BROKEN>
+__global__ void partial_syncwarp(const float* in, float* out) {
+    SHARED_ARRAY(float, part, [32]);
+    const int t = threadIdx.x;
+    part[t] = in[t];  // <- partial_syncwarp, other
+    __syncwarp(!BROKEN ? FULL_WARP : t < 16 ? 0x0000ffffu : 0xffff0000u);
+    out[t] = part[31 - t];  // <- partial_syncwarp
+}
+
+// A plain read beside atomics.
+template <bool BROKEN>
+__global__ void atomic_beside_read(const float* in, float* out) {
+    SHARED_ARRAY(int, counter, [1]);
+    if (threadIdx.x == 0) counter[0] = 0;
+    __syncthreads();
+    atomicAdd(counter, in[threadIdx.x] > 0);  // <- atomic_beside_read
+    if (!BROKEN) __syncthreads();
+    out[threadIdx.x] = float(counter[0]);  // <- atomic_beside_read, other
+}
+
+// Blocks add to one place, each with a plain read and write.
+template <bool BROKEN>
+__global__ void block_sum(const float* in, float* out) {
+    if (threadIdx.x == 0) {
+        if (BROKEN)
+            out[0] += in[blockIdx.x];  // <- block_sum
+        else
+            atomicAdd(out, in[blockIdx.x]);
+    }
+}
+
+// Behind a helper of another file: the line is the kernel's, the helper's stands beside it.
+template <bool BROKEN>
+__global__ void misaligned_pack(const float* in, float* out) {
+    const auto pack = load_pack<4>(in + 4 * threadIdx.x + BROKEN);  // <- misaligned_pack
+    store_pack(out + 4 * threadIdx.x, pack);
+}
+
 // Faults of the counters: right answers, bad access. A column of a 32-wide tile lies in one bank.
 template <bool BROKEN>
 __global__ void bank_conflict(const float* in, float* out) {

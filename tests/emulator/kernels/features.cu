@@ -113,6 +113,23 @@ __global__ void poison(unsigned* out) {
     part[threadIdx.x] = rest[threadIdx.x] = 5;
 }
 
+// Correct, and hard on a checker: one memory in accesses of 1, 4 and 8 bytes, words whose bytes
+// belong to different threads, a buffer used twice.
+__global__ void mixed_widths(const uint8* in, uint8* out) {
+    SHARED_ARRAY(uint8, bytes, [256]);
+    SHARED_ARRAY(unsigned, words, [64]);
+    const int t = threadIdx.x;
+    if (t < 64)
+        reinterpret_cast<uchar4*>(bytes)[t] = reinterpret_cast<const uchar4*>(in)[t];
+    __syncthreads();
+    reinterpret_cast<uint8*>(words)[t] = bytes[255 - t];
+    __syncthreads();
+    if (t < 32)
+        reinterpret_cast<uint2*>(bytes)[t] = make_uint2(words[2 * t + 1], words[2 * t]);
+    __syncthreads();
+    out[t] = bytes[t ^ 3];
+}
+
 struct Affine {
     double scale;
     float shift[2];
