@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
+import numpy as np
+import numpy.typing as npt
+
+Positions = TypeVar("Positions", int, npt.NDArray[np.int64])
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 
 
@@ -125,6 +129,9 @@ def is_integer(value: object) -> bool:
     )
 
 
-def adaptive_window(position: int, length: int, outputs: int) -> tuple[int, int]:
-    """(start, stop) of window `position` of an adaptive pool (PyTorch's rule)."""
+def adaptive_window(position: Positions, length: int, outputs: int) -> tuple[Positions, Positions]:
+    """(start, stop) of window `position`, or of an array of them, in an adaptive pool.
+
+    The rule is PyTorch's.
+    """
     return position * length // outputs, -(-(position + 1) * length // outputs)

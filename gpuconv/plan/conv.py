@@ -34,11 +34,9 @@ Activation = None | str | tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ConvPlan:
-    """Cross-correlation of a feature map with weights (O, C / groups, *kernel).
-
-    `sum_dtype` holds the exact or accumulated sum and the bias; the activation and the conversion
-    to `out_dtype` follow.
+class _Convolution:
+    """What convolutions share. `sum_dtype` holds the sum and the bias; then come the activation
+    and the conversion to `out_dtype`.
     """
 
     operands: ClassVar = ("input", "weight", "bias")
@@ -46,16 +44,11 @@ class ConvPlan:
     output: MapShape
     windows: tuple[AxisWindow, ...]
     groups: int
-    border: Border
-    value: float
     input_dtype: DType
     weight_dtype: DType
     sum_dtype: DType
     out_dtype: DType
     activation: Activation
-    precision: str
-    algorithm: str
-    why: str
 
     @property
     def outputs(self) -> tuple[Spec, ...]:
@@ -63,18 +56,42 @@ class ConvPlan:
         return (Spec(self.output.shape, self.out_dtype),)
 
     @property
-    def taps(self) -> int:
-        """Products summed into one output."""
-        return self.input.channels // self.groups * prod(w.size for w in self.windows)
+    def kernel_taps(self) -> int:
+        """Weights that one input channel has for one output channel."""
+        return prod(w.size for w in self.windows)
 
     @property
     def min_bytes(self) -> int:
         """Compulsory traffic: input, weights and output once each."""
+        weights = self.input.channels * self.output.channels // self.groups * self.kernel_taps
         return (
             prod(self.input.shape) * self.input_dtype.itemsize
-            + self.output.channels * self.taps * self.weight_dtype.itemsize
+            + weights * self.weight_dtype.itemsize
             + prod(self.output.shape) * self.out_dtype.itemsize
         )
+
+    def _told(self, border: str, how: str) -> str:
+        size = "x".join(str(w.size) for w in self.windows)
+        return (
+            f"{type(self).__name__}({self.input_dtype} {self.input} → {self.out_dtype} "
+            f"{self.output}, {size}, groups {self.groups}{border}; {how} in {self.sum_dtype})"
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ConvPlan(_Convolution):
+    """Cross-correlation of a feature map with weights (O, C / groups, *kernel)."""
+
+    border: Border
+    value: float
+    precision: str
+    algorithm: str
+    why: str
+
+    @property
+    def taps(self) -> int:
+        """Products summed into one output."""
+        return self.input.channels // self.groups * self.kernel_taps
 
     @property
     def flops(self) -> int:
@@ -82,64 +99,26 @@ class ConvPlan:
         return 2 * prod(self.output.shape) * self.taps
 
     def __repr__(self) -> str:
-        size = "x".join(str(w.size) for w in self.windows)
-        return (
-            f"ConvPlan({self.input_dtype} {self.input} → {self.out_dtype} {self.output}, {size}, "
-            f"groups {self.groups}, border {self.border.value}; {self.algorithm} ({self.why}), "
-            f"{self.taps} taps in {self.sum_dtype})"
-        )
+        how = f"{self.algorithm} ({self.why}), {self.taps} taps"
+        return self._told(f", border {self.border.value}", how)
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ConvTransposePlan:
+class ConvTransposePlan(_Convolution):
     """Transposed convolution with weights (C, O / groups, *kernel): the gradient of `conv`.
 
     `windows` are those of the convolution that it transposes.
     """
 
-    operands: ClassVar = ("input", "weight", "bias")
-    input: MapShape
-    output: MapShape
-    windows: tuple[AxisWindow, ...]
-    groups: int
-    input_dtype: DType
-    weight_dtype: DType
-    sum_dtype: DType
-    out_dtype: DType
-    activation: Activation
-
-    @property
-    def outputs(self) -> tuple[Spec, ...]:
-        """Shape and dtype of the result."""
-        return (Spec(self.output.shape, self.out_dtype),)
-
-    @property
-    def taps(self) -> int:
-        """Products an input takes part in, over the output channels of its group."""
-        return self.output.channels // self.groups * prod(w.size for w in self.windows)
-
-    @property
-    def min_bytes(self) -> int:
-        """Compulsory traffic: input, weights and output once each."""
-        return (
-            prod(self.input.shape) * self.input_dtype.itemsize
-            + self.input.channels * self.taps * self.weight_dtype.itemsize
-            + prod(self.output.shape) * self.out_dtype.itemsize
-        )
-
     @property
     def flops(self) -> int:
-        """Multiplications and additions."""
-        return 2 * prod(self.input.shape) * self.taps
+        """Multiplications and additions: every input meets every weight of its channel."""
+        outs = self.output.channels // self.groups
+        return 2 * prod(self.input.shape) * outs * self.kernel_taps
 
     def __repr__(self) -> str:
-        size = "x".join(str(w.size) for w in self.windows)
         stride = "x".join(str(w.stride) for w in self.windows)
-        return (
-            f"ConvTransposePlan({self.input_dtype} {self.input} → {self.out_dtype} {self.output}, "
-            f"{size}, groups {self.groups}; one plain convolution for each of the {stride} "
-            f"output phases, sums in {self.sum_dtype})"
-        )
+        return self._told("", f"one plain convolution for each of the {stride} output phases, sums")
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -304,13 +283,13 @@ def plan_conv(
         MapShape(shape.batch, kernel.shape[0], sizes, channels_last, shape.batched),
         windows,
         groups,
-        border,
-        fill,
         spec.dtype,
         kernel.dtype,
         sums,
         _out_dtype(out_dtype, natural),
         parse_activation(activation, spec.dtype),
+        border,
+        fill,
         precision,
         name,
         why,
