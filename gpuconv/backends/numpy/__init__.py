@@ -9,7 +9,16 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuconv.arrays import Spec
-from gpuconv.backends.numpy import box, conv, linear, morphology, pool, rank
+from gpuconv.backends.numpy.box import run as run_box
+from gpuconv.backends.numpy.conv import run as run_conv
+from gpuconv.backends.numpy.conv import run_pooled as run_conv_pool
+from gpuconv.backends.numpy.conv import run_transpose as run_conv_transpose
+from gpuconv.backends.numpy.linear import run as run_linear
+from gpuconv.backends.numpy.morphology import run as run_morphology
+from gpuconv.backends.numpy.pool import run as run_pool
+from gpuconv.backends.numpy.pool import run_adaptive as run_adaptive_pool
+from gpuconv.backends.numpy.pool import run_unpool
+from gpuconv.backends.numpy.rank import run as run_rank
 from gpuconv.plan import (
     AdaptivePoolPlan,
     BoxPlan,
@@ -28,16 +37,16 @@ Values = npt.NDArray[Any]
 Family = Callable[[Any, Sequence[Values], Sequence[Values]], None]
 
 FAMILIES: dict[type, Family] = {
-    LinearPlan: linear.run,
-    BoxPlan: box.run,
-    RankPlan: rank.run,
-    MorphPlan: morphology.run,
-    ConvPlan: conv.run,
-    ConvTransposePlan: conv.run_transpose,
-    ConvPoolPlan: conv.run_pooled,
-    PoolPlan: pool.run,
-    AdaptivePoolPlan: pool.run_adaptive,
-    UnpoolPlan: pool.run_unpool,
+    LinearPlan: run_linear,
+    BoxPlan: run_box,
+    RankPlan: run_rank,
+    MorphPlan: run_morphology,
+    ConvPlan: run_conv,
+    ConvTransposePlan: run_conv_transpose,
+    ConvPoolPlan: run_conv_pool,
+    PoolPlan: run_pool,
+    AdaptivePoolPlan: run_adaptive_pool,
+    UnpoolPlan: run_unpool,
 }
 """Each takes (plan, inputs, outputs) and fills the outputs."""
 
