@@ -207,6 +207,16 @@ def test_sums_of_equal_terms_stay_within_the_bound(taps, algorithm):
     assert_conv(gpuconv.conv1d(x, w, algorithm=algorithm), x, w, None, {})
 
 
+@pytest.mark.parametrize("algorithm", ["gemm", "direct"])
+@pytest.mark.parametrize("taps", [9, 32, 128, 576, 4096])
+def test_sums_survive_one_term_that_dwarfs_the_others(algorithm, taps):
+    """Added one by one to the first, each of the others would be rounded away."""
+    x = np.full((1, taps, 64), 0.49 * 2.0**-23, np.float32)
+    x[:, 0] = 1
+    w = np.ones((8, taps, 1), np.float32)
+    assert_conv(gpuconv.conv1d(x, w, algorithm=algorithm), x, w, None, {})
+
+
 @pytest.mark.parametrize("kernel", [7, 300, 70_000])
 def test_sums_of_one_long_kernel_stay_within_the_bound(kernel):
     x = random_values((1, kernel + 2), "float32")
@@ -242,6 +252,7 @@ EXTREMES = [
     ("int16", "int16"),
     ("uint16", "uint16"),
     ("int32", "int8"),
+    ("int32", "int16"),
     ("uint32", "int16"),
     ("int32", "int32"),
     ("uint32", "uint32"),

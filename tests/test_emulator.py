@@ -10,7 +10,7 @@ import pytest
 from gpuconv.border import Border, map_index
 from tests.emulator import EmulatorLauncher
 from tests.emulator.build import CompileError
-from tests.emulator.cases import KERNELS
+from tests.emulator.cases import KERNELS, marked_lines
 
 pytestmark = pytest.mark.emulator
 
@@ -20,6 +20,7 @@ NAMES = [
     *("shuffles<float>", "shuffles<double>", "shuffles<unsigned char>", "integer_atomics"),
     *("sum_atomics<float>", "sum_atomics<unsigned long long>", "block_sums<float>"),
     *("poison", "affine", "scalars", "optional_input", "vectors", "table", "mixed_widths"),
+    "divergence",
     *("instance<3, float>", "instance<5, short>", "filter3x3<float, 32, 8>"),
 ]
 RANDOM = np.random.default_rng(11)
@@ -330,6 +331,30 @@ def test_shared_memory_without_the_macro_does_not_compile(tmp_path):
     (tmp_path / "bare.cu").write_text(source)
     with pytest.raises(CompileError, match="declare shared memory with SHARED_ARRAY"):
         EmulatorLauncher(folder=tmp_path).kernel("bare.cu", "f")
+
+
+def test_requests_are_counted_where_lanes_part_and_meet():
+    kernel = EmulatorLauncher(counted=True, folder=KERNELS).kernel(FILE, "divergence")
+    values = RANDOM.integers(0, 50, (3, 40)).astype(np.float32)
+    out = np.zeros(32, np.float32)
+    kernel((1,), (32,), (values, out))
+    lane = np.arange(32)
+    before = np.concatenate([[0], np.cumsum(values[2])])[:32]
+    np.testing.assert_array_equal(out, np.where(lane % 2, values[0, :32], before))
+    lines = marked_lines(FILE)
+    counts = {
+        (c.line.line, c.space, c.access): (c.requests, c.transactions, c.ideal)
+        for c in kernel.counts
+    }
+    assert counts == {
+        # A row of 160 bytes: all lanes, then eight; 5 sectors.
+        (lines["nested", False], "global", "read"): (6, 15, 15),
+        (lines["nested", False], "shared", "write"): (6, 6, 6),
+        (lines["odd", False], "shared", "read"): (1, 1, 1),
+        # Turn i finds the even lanes above i, which read one word.
+        (lines["even", False], "shared", "read"): (30, 30, 30),
+        (lines["joined", False], "global", "write"): (1, 4, 4),
+    }
 
 
 def test_compile_error_carries_file_defines_and_log():

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from tests.emulator import EmulatorLauncher
+from tests.emulator import EmulatorLauncher, KernelError, Kind
 from tests.emulator.cases import KERNELS
 
 pytestmark = pytest.mark.emulator
@@ -278,3 +279,23 @@ def test_load_matrices(products, transposed):
     out = np.zeros((32, 2), np.uint16)
     products[f"matrix_halves<{str(transposed).lower()}>"]((1,), (32,), (values, out))
     np.testing.assert_array_equal(out.reshape(8, 8), values.T if transposed else values)
+
+
+WAITS = re.compile(r"__syncwarp\(\);|wait_copies<\d>\(\);|commit_copies\(\);")
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_every_wait_that_is_deleted_is_missed(tmp_path, number):
+    text = (KERNELS / "tensor.cu").read_text()
+    start = text.index(" product_half(")
+    waits = list(WAITS.finditer(text, start, text.index("\n}\n", start)))
+    assert len(waits) == 4
+    begin, end = waits[number].span()
+    (tmp_path / "tensor.cu").write_text(text[:begin] + ";" + text[end:])
+    launcher = EmulatorLauncher(checked=True, folder=tmp_path)
+    kernel = launcher.kernel("tensor.cu", "product_half<float16>")
+    a, b = np.ones((16, 64), np.float16), np.ones((64, 8), np.float16)
+    with pytest.raises(KernelError) as caught:
+        kernel((1,), (32,), (a, b, np.zeros((16, 8), np.float32), np.int32(64)))
+    expected = Kind.race if "__syncwarp" in waits[number][0] else Kind.copy_in_flight
+    assert expected in {finding.kind for finding in caught.value.findings}

@@ -372,6 +372,13 @@ def test_half_floats_are_summed_in_float32():
     assert gpuconv.lp_pool1d(x * 200, 2, 5000)[0, 0, 0] == np.float16(200 * math.sqrt(5000))
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_the_infinite_norm_is_the_largest_magnitude(dtype):
+    x = random_values((2, 3, 9), dtype)
+    result = gpuconv.lp_pool1d(x, math.inf, 3, 2, padding=1)
+    assert_equal(result, gpuconv.max_pool1d(abs(x), 3, 2, 1), x.dtype)
+
+
 def test_outside_never_wins():
     for dtype, low in (("int8", -128), ("uint8", 0), ("float32", -np.inf)):
         x = np.full((1, 3, 3), low, dtype)

@@ -40,7 +40,8 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
         *static_cast<uint4*>(shared) =
             inside ? *static_cast<const uint4*>(global) : make_uint4(0, 0, 0, 0);
     else if constexpr (BYTES == 8)
-        *static_cast<uint2*>(shared) = inside ? *static_cast<const uint2*>(global) : make_uint2(0, 0);
+        *static_cast<uint2*>(shared) =
+            inside ? *static_cast<const uint2*>(global) : make_uint2(0, 0);
     else
         *static_cast<unsigned*>(shared) = inside ? *static_cast<const unsigned*>(global) : 0u;
 #endif
@@ -123,23 +124,25 @@ __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* ro
 // where a register holds E elements: 1 (tf32, K = 8), 2 (f16, bf16, K = 16) or 4 (s8, u8, K = 32).
 #ifdef HAS_TENSOR_CORES
 #ifdef GPUCONV_EMULATOR
-#define MMA_WRAPPER(NAME, SUM, CONSTRAINT, INSTRUCTION, A, B)                       \
-    __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned(&a)[4],         \
-                                         const unsigned(&b)[2]) {                   \
-        emulator::mma<emulator::A, emulator::B>(d, a, b, emulator::here());         \
+#define MMA_WRAPPER(NAME, SUM, CONSTRAINT, INSTRUCTION, A, B)                \
+    __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4], \
+                                         const unsigned (&b)[2]) {           \
+        emulator::mma<emulator::A, emulator::B>(d, a, b, emulator::here());  \
     }
 #else
 #define MMA_WRAPPER(NAME, SUM, CONSTRAINT, INSTRUCTION, A, B)                                 \
-    __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned(&a)[4],                   \
-                                         const unsigned(&b)[2]) {                             \
-        asm volatile(INSTRUCTION " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+    __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4],                  \
+                                         const unsigned (&b)[2]) {                            \
+        asm volatile(INSTRUCTION                                                              \
+                     " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"       \
                      : CONSTRAINT(d[0]), CONSTRAINT(d[1]), CONSTRAINT(d[2]), CONSTRAINT(d[3]) \
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));     \
     }
 #endif
 MMA_WRAPPER(mma_tf32, float, "+f", "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", Tf32, Tf32)
 MMA_WRAPPER(mma_f16, float, "+f", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", F16, F16)
-MMA_WRAPPER(mma_bf16, float, "+f", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", Bf16, Bf16)
+MMA_WRAPPER(mma_bf16, float, "+f", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", Bf16,
+            Bf16)
 MMA_WRAPPER(mma_s8, int, "+r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", S8, S8)
 MMA_WRAPPER(mma_u8_s8, int, "+r", "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32", U8, S8)
 #undef MMA_WRAPPER

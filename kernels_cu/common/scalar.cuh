@@ -12,12 +12,12 @@
 template <typename T>
 struct Scalar;
 
-#define INTEGER_SCALAR(T, WIDE, LOWEST, HIGHEST)                                  \
-    template <>                                                                   \
-    struct Scalar<T> {                                                            \
-        using Wide = WIDE;                                                        \
-        static constexpr bool integer = true;                                     \
-        static __device__ __forceinline__ constexpr T lowest() { return LOWEST; } \
+#define INTEGER_SCALAR(T, WIDE, LOWEST, HIGHEST)                                    \
+    template <>                                                                     \
+    struct Scalar<T> {                                                              \
+        using Wide = WIDE;                                                          \
+        static constexpr bool integer = true;                                       \
+        static __device__ __forceinline__ constexpr T lowest() { return LOWEST; }   \
         static __device__ __forceinline__ constexpr T highest() { return HIGHEST; } \
     };
 INTEGER_SCALAR(uint8, int, 0, 255)
@@ -30,11 +30,11 @@ INTEGER_SCALAR(uint64, uint64, 0, 0xffffffffffffffffull)
 INTEGER_SCALAR(int64, int64, -0x7fffffffffffffffll - 1, 0x7fffffffffffffffll)
 #undef INTEGER_SCALAR
 
-#define FLOAT_SCALAR(T, WIDE, INFINITE)                                 \
-    template <>                                                         \
-    struct Scalar<T> {                                                  \
-        using Wide = WIDE;                                              \
-        static constexpr bool integer = false;                          \
+#define FLOAT_SCALAR(T, WIDE, INFINITE)                                    \
+    template <>                                                            \
+    struct Scalar<T> {                                                     \
+        using Wide = WIDE;                                                 \
+        static constexpr bool integer = false;                             \
         static __device__ __forceinline__ T lowest() { return -INFINITE; } \
         static __device__ __forceinline__ T highest() { return INFINITE; } \
     };

@@ -1,5 +1,16 @@
 """Runs the project's CUDA kernels on the CPU and watches them.
 
+    launcher = EmulatorLauncher(checked=True)            # False: about ten times faster, unwatched
+    kernel = launcher.kernel("filter.cu", "filter2d<float, 3>", ["TILE=32"])
+    kernel((4, 4), (32, 8), (image, output, np.int32(7)), shared_mem=1024)      # or KernelError
+    kernel.using(order="random", seed=1, poison=0x3B)(...)               # must change nothing
+    launcher.launches["filter2d"]                                                # 2
+
+With EmulatorLauncher(counted=True), `kernel.counts` tells for each line the wavefronts and sectors
+that a warp's requests took. Not modelled: reordering by the memory model (fences order
+nothing, and two blocks of a launch never wait for each other), occupancy, textures, clusters, TMA,
+wgmma; a memcpy in a kernel is not watched.
+
 launcher.py   what tests use: EmulatorLauncher, kernels called as CuPy's RawKernel
 arguments.py  NumPy arrays, numbers and structs into the memory of a launch
 reports.py    faults as sentences; places.py: code addresses to lines; counters.py: requests

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import hashlib
 import os
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterable, Sequence
@@ -36,7 +36,16 @@ CHECK_FLAGS = (
     *("-DEMULATOR_CHECKED", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
     # An access of 16 bytes stays one, and stays where it was written.
     *("-fno-tree-sra", "-fno-ipa-sra", "-fno-tree-pre", "-fno-tree-vectorize"),
+    *("-fno-code-hoisting", "-fno-tree-tail-merge", "-fno-crossjumping", "-fno-ipa-icf"),
 )
+COUNT_FLAGS = (
+    *CHECK_FLAGS,
+    # Every stretch of code tells when it is reached, lies where its source does, and is there once.
+    *("-fsanitize-coverage=trace-pc", "-O1", "-finline-functions", "-finline-limit=100000"),
+    *("-fno-reorder-blocks", "-fno-reorder-blocks-and-partition", "-fno-thread-jumps"),
+    *("-fno-if-conversion", "-fno-split-paths"),
+)
+BUILDS = {"plain": (), "checked": CHECK_FLAGS, "counted": COUNT_FLAGS}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 
@@ -47,8 +56,8 @@ class CompileError(RuntimeError):
 
 @cache
 def compiler() -> str | None:
-    """The path of g++, or None where there is none."""
-    return shutil.which(os.environ.get("CXX", "g++"))
+    """The path of g++, or None where there is none or the emulator cannot use it."""
+    return shutil.which("g++") if sys.platform == "linux" else None
 
 
 @cache
@@ -109,6 +118,8 @@ def build(name: str, key: str, commands: Sequence[Sequence[str]], source: str = 
     if target.exists():
         os.utime(target)
         return target
+    import fcntl  # not on every system; nor is the emulator
+
     with (cache_folder() / f"{target.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not target.exists():
@@ -147,15 +158,16 @@ def runtime_library() -> ctypes.CDLL:
 
 @cache
 def kernel_library(
-    folder: Path, file: str, names: tuple[str, ...], defines: tuple[str, ...], checked: bool
+    folder: Path, file: str, names: tuple[str, ...], defines: tuple[str, ...], kind: str
 ) -> Path:
     """The library of `folder`/`file` with one exported pair of functions for each of `names`.
 
-    `names` are kernels as C++ writes them ("filter2d<float, 3>"), `defines` are "NAME=value".
+    `names` are kernels as C++ writes them ("filter2d<float, 3>"), `defines` are "NAME=value",
+    `kind` is one of BUILDS.
     """
     runtime_library()
     path = (folder / file).resolve()
-    flags = [*COMMON_FLAGS, *(CHECK_FLAGS if checked else ()), "-DGPUCONV_EMULATOR"]
+    flags = [*COMMON_FLAGS, *BUILDS[kind], "-DGPUCONV_EMULATOR"]
     flags += [f"-D{define}" for define in defines]
     exports = [f"EMULATOR_EXPORT({number}, {name})" for number, name in enumerate(names)]
     source = "\n".join([f'#include "{path}"', *exports, ""])

@@ -31,7 +31,7 @@ def require_compiler() -> None:
     """Where there is no g++: skip the running test with that reason, or raise outside of tests."""
     if compiler() is not None:
         return
-    reason = "no g++ on this machine: the emulator compiles CUDA source with it"
+    reason = "no g++ on this machine (Linux): the emulator compiles CUDA source with it"
     if "pytest" in sys.modules:
         sys.modules["pytest"].skip(reason)
     raise EmulatorUnavailableError(reason)
@@ -44,30 +44,34 @@ class Settings:
     order, seed   turns of threads and blocks: "forward", "reverse" or "random"
     poison        the byte that fills shared memory before each block
     early_copies  cp.async copies when issued as well as when waited for
-    counted       count memory requests (check build only): `EmulatedKernel.counts`
     """
 
     order: str = "forward"
     seed: int = 0
     poison: int = 0xFF
     early_copies: bool = False
-    counted: bool = False
 
 
 class EmulatorLauncher:
     """Gives out kernels that run on the CPU, and counts their launches by name.
 
     checked    the check build: watches every access and raises KernelError on faults
+    counted    the count build: checks as well, and fills in `EmulatedKernel.counts`; slow
     folder     where .cu files are, beside the project's own kernels and headers
     settings   fields of Settings
     """
 
     def __init__(
-        self, *, checked: bool = False, folder: Path | None = None, **settings: Any
+        self,
+        *,
+        checked: bool = False,
+        counted: bool = False,
+        folder: Path | None = None,
+        **settings: Any,
     ) -> None:
         require_compiler()
         self.settings = Settings(**settings)
-        self.checked = checked or self.settings.counted
+        self.build = "counted" if counted else "checked" if checked else "plain"
         self.folder = folder or kernels_folder()
         self.launches: Counter[str] = Counter()
 
@@ -79,9 +83,7 @@ class EmulatorLauncher:
         self, file: str, names: Sequence[str], defines: Sequence[str] = ()
     ) -> list[EmulatedKernel]:
         """Several kernels of one file, compiled together."""
-        library = kernel_library(
-            self.folder, file, tuple(names), tuple(defines), checked=self.checked
-        )
+        library = kernel_library(self.folder, file, tuple(names), tuple(defines), self.build)
         return [EmulatedKernel(self, library, i, name) for i, name in enumerate(names)]
 
 
@@ -93,7 +95,7 @@ def _loaded(path: Path) -> ctypes.CDLL:
 class EmulatedKernel:
     """A kernel ready to launch.
 
-    counts         the memory requests of its last counted launch
+    counts         the memory requests of its last launch in a count build
     shared_bytes   what a block of its last launch took, static and dynamic
     """
 
@@ -132,9 +134,7 @@ class EmulatedKernel:
         KernelError : the kernel did what it must not.
         TypeError, ValueError : an argument does not fit, or the geometry is none of CUDA's.
         """
-        settings, checked = self.settings, self.launcher.checked
-        if settings.counted and not checked:
-            raise ValueError("counted needs a launcher with checked=True")
+        settings, checked = self.settings, self.launcher.build != "plain"
         sizes = [_three("grid", grid), _three("block", block)]
         if sizes[1][0] * sizes[1][1] * sizes[1][2] > 1024:
             raise ValueError(f"block must have at most 1024 threads, got {tuple(block)}")
@@ -152,7 +152,7 @@ class EmulatedKernel:
             seed=settings.seed,
             early_copies=settings.early_copies,
             checked=checked,
-            counted=settings.counted,
+            counted=self.launcher.build == "counted",
             array_count=len(arguments.regions),
             arrays=regions,
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from math import ceil, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,11 @@ from gpuconv.plan.conv import Activation
 from gpuconv.window import AxisWindow
 
 BLOCK_TAPS = 128
-"""Taps summed by one matrix product, one after another; blocks are summed pairwise."""
+"""Taps summed by one matrix product, one after another, at most; blocks are summed pairwise."""
+
+BLOCK_ROOT = 3
+"""Taps of a block for each √T of all T: its error stays below the contract's 2·√T·eps·Σ|x||w|
+whatever the data, as B terms added one after another err by at most B/2 eps."""
 
 EXACT_BLOCK_TAPS = 512
 """The same where no sum is rounded."""
@@ -75,7 +79,7 @@ class Numbers:
 def choose_numbers(input: DType, weight: DType, sums: DType, taps: int) -> Numbers:
     """Float sums are blocked; integer ones use the fastest type that holds a block exactly."""
     if is_float(input):
-        return Numbers(sums, sums, BLOCK_TAPS)
+        return Numbers(sums, sums, min(BLOCK_TAPS, ceil(BLOCK_ROOT * sqrt(taps))))
     largest = magnitude(input) * magnitude(weight)
     for work, exact in ((FLOAT32, 2**24), (FLOAT64, 2**53)):
         block = min(exact // largest, EXACT_BLOCK_TAPS)

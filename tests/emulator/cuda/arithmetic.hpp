@@ -3,8 +3,8 @@
 #pragma once
 
 // min and max of one type, and CUDA's rule for mixed signs: unsigned wins.
-#define EMULATOR_MIN_MAX(T)                                        \
-    EMULATOR_INLINE T min(T a, T b) { return b < a ? b : a; }      \
+#define EMULATOR_MIN_MAX(T)                                   \
+    EMULATOR_INLINE T min(T a, T b) { return b < a ? b : a; } \
     EMULATOR_INLINE T max(T a, T b) { return a < b ? b : a; }
 EMULATOR_MIN_MAX(int)
 EMULATOR_MIN_MAX(unsigned)
@@ -23,10 +23,10 @@ EMULATOR_INLINE double min(double a, double b) { return fmin(a, b); }
 EMULATOR_INLINE double max(double a, double b) { return fmax(a, b); }
 
 // One rounding each: never merged with a neighbour, whatever the compiler's flags say.
-#define EMULATOR_ROUNDED(PREFIX, T)                                                    \
-    EMULATOR_INLINE T PREFIX##add_rn(T a, T b) { return a + b; }                       \
-    EMULATOR_INLINE T PREFIX##sub_rn(T a, T b) { return a - b; }                       \
-    EMULATOR_INLINE T PREFIX##mul_rn(T a, T b) { return a * b; }                       \
+#define EMULATOR_ROUNDED(PREFIX, T)                              \
+    EMULATOR_INLINE T PREFIX##add_rn(T a, T b) { return a + b; } \
+    EMULATOR_INLINE T PREFIX##sub_rn(T a, T b) { return a - b; } \
+    EMULATOR_INLINE T PREFIX##mul_rn(T a, T b) { return a * b; } \
     EMULATOR_INLINE T PREFIX##div_rn(T a, T b) { return a / b; }
 EMULATOR_ROUNDED(__f, float)
 EMULATOR_ROUNDED(__d, double)
@@ -57,10 +57,10 @@ EMULATOR_INLINE I saturated(F value) {
 }
 }  // namespace emulator
 
-#define EMULATOR_CONVERSIONS(FROM, F, TO, I)                                                      \
-    EMULATOR_INLINE I __##FROM##2##TO##_rn(F a) { return emulator::saturated<I>(rint(a)); }       \
-    EMULATOR_INLINE I __##FROM##2##TO##_rd(F a) { return emulator::saturated<I>(floor(a)); }      \
-    EMULATOR_INLINE I __##FROM##2##TO##_ru(F a) { return emulator::saturated<I>(ceil(a)); }       \
+#define EMULATOR_CONVERSIONS(FROM, F, TO, I)                                                 \
+    EMULATOR_INLINE I __##FROM##2##TO##_rn(F a) { return emulator::saturated<I>(rint(a)); }  \
+    EMULATOR_INLINE I __##FROM##2##TO##_rd(F a) { return emulator::saturated<I>(floor(a)); } \
+    EMULATOR_INLINE I __##FROM##2##TO##_ru(F a) { return emulator::saturated<I>(ceil(a)); }  \
     EMULATOR_INLINE I __##FROM##2##TO##_rz(F a) { return emulator::saturated<I>(trunc(a)); }
 EMULATOR_CONVERSIONS(float, float, int, int)
 EMULATOR_CONVERSIONS(float, float, uint, unsigned)
@@ -129,7 +129,8 @@ EMULATOR_INLINE unsigned each_lane(unsigned a, unsigned b, F f) {
     constexpr int bits = 8 * sizeof(Lane);
     unsigned result = 0;
     for (int shift = 0; shift < 32; shift += bits) {
-        const auto lane = (typename std::make_unsigned<Lane>::type)(f(Lane(a >> shift), Lane(b >> shift)));
+        const auto lane =
+            (typename std::make_unsigned<Lane>::type)(f(Lane(a >> shift), Lane(b >> shift)));
         result |= unsigned(lane) << shift;
     }
     return result;
@@ -165,20 +166,20 @@ EMULATOR_INLINE unsigned __dp4a(unsigned a, unsigned b, unsigned sum) {
 }
 
 // Loads and stores with a cache hint are loads and stores.
-#define EMULATOR_LOAD(NAME)                   \
-    template <typename T>                     \
-    EMULATOR_INLINE T NAME(const T* place) {  \
-        return *place;                        \
+#define EMULATOR_LOAD(NAME)                  \
+    template <typename T>                    \
+    EMULATOR_INLINE T NAME(const T* place) { \
+        return *place;                       \
     }
 EMULATOR_LOAD(__ldg)
 EMULATOR_LOAD(__ldcs)
 EMULATOR_LOAD(__ldcg)
 EMULATOR_LOAD(__ldca)
 #undef EMULATOR_LOAD
-#define EMULATOR_STORE(NAME)                                                \
-    template <typename T>                                                   \
+#define EMULATOR_STORE(NAME)                                                        \
+    template <typename T>                                                           \
     EMULATOR_INLINE void NAME(T* place, typename std::common_type<T>::type value) { \
-        *place = value;                                                     \
+        *place = value;                                                             \
     }
 EMULATOR_STORE(__stcs)
 EMULATOR_STORE(__stcg)

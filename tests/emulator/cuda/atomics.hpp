@@ -27,17 +27,17 @@ EMULATOR_INLINE T modify(T* place, const F& change) {
 }  // namespace emulator
 
 // The change is computed unwatched: its captures lie on the calling thread's stack.
-#define EMULATOR_ATOMIC(NAME, RESULT)                                                \
-    template <typename T>                                                            \
-    EMULATOR_INLINE T NAME(T* place, typename emulator::Same<T>::type value) {       \
-        return emulator::modify(                                                     \
+#define EMULATOR_ATOMIC(NAME, RESULT)                                                        \
+    template <typename T>                                                                    \
+    EMULATOR_INLINE T NAME(T* place, typename emulator::Same<T>::type value) {               \
+        return emulator::modify(                                                             \
             place, [=](T old) __attribute__((no_sanitize("thread"))) { return T(RESULT); }); \
     }
 EMULATOR_ATOMIC(atomicAdd, old + value)
 EMULATOR_ATOMIC(atomicSub, old - value)
 EMULATOR_ATOMIC(atomicMin, value < old ? value : old)
 EMULATOR_ATOMIC(atomicMax, old < value ? value : old)
-EMULATOR_ATOMIC(atomicAnd, old & value)
+EMULATOR_ATOMIC(atomicAnd, old& value)
 EMULATOR_ATOMIC(atomicOr, old | value)
 EMULATOR_ATOMIC(atomicXor, old ^ value)
 EMULATOR_ATOMIC(atomicExch, value)
@@ -47,8 +47,7 @@ EMULATOR_ATOMIC(atomicInc, old >= value ? 0 : old + 1)
 template <typename T>
 EMULATOR_INLINE T atomicCAS(T* place, typename emulator::Same<T>::type expected,
                             typename emulator::Same<T>::type value) {
-    return emulator::modify(
-        place, [=](T old) __attribute__((no_sanitize("thread"))) {
-            return old == expected ? value : old;
-        });
+    return emulator::modify(place, [=](T old) __attribute__((no_sanitize("thread"))) {
+        return old == expected ? value : old;
+    });
 }

@@ -38,7 +38,7 @@ void Checker::begin_launch(const Launch& launch, uintptr_t kernel) {
     first_serial_ = serial_ + 1;
     block_numbers_.clear();
     counted_ = launch.counted;
-    counter_.begin_launch();
+    counter_.begin_launch(machine.threads.size());
     for (uint32_t i = 0; i < launch.array_count; i++) {
         const GlobalArray& array = launch.arrays[i];
         add({array.address, array.address + array.bytes, array.argument, array.read_only != 0,
@@ -115,7 +115,7 @@ void Checker::access(uintptr_t address, size_t bytes, size_t alignment, Access a
     if (!region) return;
     const size_t offset = address - region->begin;
     if (counted_)
-        counter_.add(code, machine.current->number, address, bytes, access, region->states);
+        counter_.add(machine.current->number, code, address, bytes, access, region->states);
     if (region->states) check_states(*region, offset, bytes, access, code);
     if (region->cells) check_races(*region, offset, bytes, access, code);
 }
@@ -167,7 +167,8 @@ void Checker::check_states(Region& region, size_t offset, size_t bytes, Access a
             report.there = actor(region.cells[i >> region.shift].write, Access::Write);
             machine.report(report, false);
         } else if (state == ByteState::Uninitialised && access != Access::Write) {
-            machine.report(about(Kind::Uninitialised, &region, int64_t(i), bytes, access, code), false);
+            machine.report(about(Kind::Uninitialised, &region, int64_t(i), bytes, access, code),
+                           false);
         } else {
             continue;
         }
@@ -186,8 +187,13 @@ bool Checker::ordered(const Record& past, const Record& now, bool shared) const 
 void Checker::check_races(Region& region, size_t offset, size_t bytes, Access access,
                           uintptr_t code) {
     const int me = machine.current->number, lane = me % WARP;
-    Record now = {uint32_t(code - library_begin_), serial_, epoch_,
-                  clocks_[me / WARP].seen[lane][lane], uint16_t(me), 0, access == Access::Atomic};
+    Record now = {uint32_t(code - library_begin_),
+                  serial_,
+                  epoch_,
+                  clocks_[me / WARP].seen[lane][lane],
+                  uint16_t(me),
+                  0,
+                  access == Access::Atomic};
     const size_t size = size_t(1) << region.shift;
     for (size_t start = offset; start < offset + bytes;) {
         const size_t index = start >> region.shift, cell_begin = index << region.shift;
@@ -247,8 +253,8 @@ Report Checker::about(Kind kind, const Region* region, int64_t offset, size_t by
 // The thread and block behind a remembered access.
 Actor Checker::actor(const Record& past, Access access) const {
     const uint32_t number = block_numbers_[past.block - first_serial_];
-    Actor result = machine.actor(machine.threads[past.thread],
-                                 {library_begin_ + past.code, nullptr, 0});
+    Actor result =
+        machine.actor(machine.threads[past.thread], {library_begin_ + past.code, nullptr, 0});
     const uint32_t* grid = machine.launch->grid;
     result.block[0] = number % grid[0];
     result.block[1] = number / grid[0] % grid[1];

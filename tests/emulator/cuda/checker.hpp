@@ -18,7 +18,7 @@ struct Record {
     uint32_t block;  // serial number over all launches; 0: nothing remembered
     uint16_t epoch, clock;
     uint16_t thread;
-    uint8_t bytes;   // a bit a byte of the cell
+    uint8_t bytes;  // a bit a byte of the cell
     uint8_t atomic;
 };
 
@@ -54,13 +54,15 @@ public:
 
     // `alignment`: what the address must be a multiple of.
     void access(uintptr_t address, size_t bytes, size_t alignment, Access access, uintptr_t code);
+    void step(uintptr_t code) {
+        if (counted_ && machine.current) counter_.step(machine.current->number, code);
+    }
     void copy_issued(const Copy& copy);
     void copy_done(const Copy& copy);
     const std::vector<AccessCount>& counts() const { return counter_.counts(); }
 
 private:
-    Region* find(uintptr_t address, size_t bytes, size_t alignment, Access access,
-                 uintptr_t code);
+    Region* find(uintptr_t address, size_t bytes, size_t alignment, Access access, uintptr_t code);
     void check_states(Region& region, size_t offset, size_t bytes, Access access, uintptr_t code);
     void check_races(Region& region, size_t offset, size_t bytes, Access access, uintptr_t code);
     bool ordered(const Record& past, const Record& now, bool shared) const;
@@ -73,8 +75,8 @@ private:
 
     std::vector<Region> regions_;
     size_t last_ = 0;
-    uint32_t serial_ = 0;                // of the running block
-    uint32_t first_serial_ = 1;          // of the launch
+    uint32_t serial_ = 0;                  // of the running block
+    uint32_t first_serial_ = 1;            // of the launch
     std::vector<uint32_t> block_numbers_;  // by serial number, from the launch's first
     uint16_t epoch_ = 0;
     // seen[a][b]: the latest moment of lane b that lane a has synchronised with.

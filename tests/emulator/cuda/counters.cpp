@@ -1,8 +1,7 @@
-// Groups accesses into the requests of warps and counts what each costs.
+// Replays the steps of a warp's lanes, gathers their accesses into requests and counts the cost.
 #include "counters.hpp"
 
 #include <algorithm>
-#include <unordered_map>
 
 namespace emulator {
 
@@ -20,57 +19,65 @@ void add_units(std::vector<uintptr_t>& units, uintptr_t address, size_t bytes, u
 }
 }  // namespace
 
-void Counter::begin_launch() {
-    touches_.clear();
+void Counter::begin_launch(size_t threads) {
+    events_.assign(threads, {});
     places_.clear();
     counts_.clear();
 }
 
-void Counter::add(uint64_t code, int thread, uintptr_t address, size_t bytes, Access access,
-                  bool shared) {
-    touches_.push_back({code, address, uint32_t(bytes), 0, uint16_t(thread), access, shared});
-}
-
 void Counter::settle() {
-    std::unordered_map<uint64_t, uint32_t> turns;
-    for (Touch& touch : touches_) touch.turn = turns[touch.code << 10 | touch.thread]++;
-    std::sort(touches_.begin(), touches_.end(), [](const Touch& a, const Touch& b) {
-        return std::make_tuple(a.request(), a.thread) < std::make_tuple(b.request(), b.thread);
-    });
-    const Touch* end = touches_.data() + touches_.size();
-    for (const Touch* first = touches_.data(); first < end;) {
-        const Touch* last = first;
-        while (last < end && last->request() == first->request()) last++;
-        count_request(first, last);
-        first = last;
-    }
-    touches_.clear();
+    for (size_t first = 0; first < events_.size(); first += WARP) replay_warp(first);
+    for (auto& events : events_) events.clear();
 }
 
-void Counter::count_request(const Touch* first, const Touch* last) {
-    const auto key = std::make_tuple(first->code, first->shared, first->access, size_t(first->bytes));
+void Counter::replay_warp(size_t first_thread) {
+    const int lanes = int(std::min<size_t>(WARP, events_.size() - first_thread));
+    size_t next[WARP] = {};
+    std::vector<Touch> request;
+    for (;;) {
+        uint64_t lowest = UINT64_MAX;
+        for (int lane = 0; lane < lanes; lane++) {
+            const auto& events = events_[first_thread + size_t(lane)];
+            if (next[lane] < events.size()) lowest = std::min(lowest, events[next[lane]].code);
+        }
+        if (lowest == UINT64_MAX) return;
+        request.clear();
+        for (int lane = 0; lane < lanes; lane++) {
+            const auto& events = events_[first_thread + size_t(lane)];
+            if (next[lane] == events.size() || events[next[lane]].code != lowest) continue;
+            const Event& event = events[next[lane]++];
+            if (event.bytes) request.push_back({lane, event});
+        }
+        if (!request.empty()) count_request(request);
+    }
+}
+
+void Counter::count_request(const std::vector<Touch>& request) {
+    const Event& event = request[0].event;
+    const auto key = std::make_tuple(event.code, event.shared, event.access, size_t(event.bytes));
     const auto found = places_.emplace(key, counts_.size());
     if (found.second)
-        counts_.push_back({first->code, first->shared, first->access, first->bytes, 0, 0, 0});
+        counts_.push_back({event.code, event.shared, event.access, event.bytes, 0, 0, 0});
     AccessCount& count = counts_[found.first->second];
     count.requests++;
 
     std::vector<uintptr_t> units;
-    if (!first->shared) {
-        for (const Touch* t = first; t < last; t++) add_units(units, t->address, t->bytes, 1);
+    if (!event.shared) {
+        for (const Touch& t : request) add_units(units, t.event.address, t.event.bytes, 1);
         count.ideal += (distinct(units) + SECTOR - 1) / SECTOR;
         units.clear();
-        for (const Touch* t = first; t < last; t++) add_units(units, t->address, t->bytes, SECTOR);
+        for (const Touch& t : request) add_units(units, t.event.address, t.event.bytes, SECTOR);
         count.transactions += distinct(units);
         return;
     }
     // 16 bytes a thread: eight lanes already fill the banks.
-    const int lanes_at_once = int(std::min<uintptr_t>(WARP, BANKS * WORD / std::max<uintptr_t>(first->bytes, WORD)));
+    const int lanes_at_once =
+        int(std::min<uintptr_t>(WARP, BANKS * WORD / std::max<uintptr_t>(event.bytes, WORD)));
     for (int lane = 0; lane < WARP; lane += lanes_at_once) {
         units.clear();
-        for (const Touch* t = first; t < last; t++)
-            if (t->thread % WARP / lanes_at_once == lane / lanes_at_once)
-                add_units(units, t->address, t->bytes, WORD);
+        for (const Touch& t : request)
+            if (t.lane / lanes_at_once == lane / lanes_at_once)
+                add_units(units, t.event.address, t.event.bytes, WORD);
         if (units.empty()) continue;
         const size_t words = distinct(units);
         int in_bank[BANKS] = {};

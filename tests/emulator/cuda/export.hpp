@@ -56,10 +56,10 @@ struct Kernel<F> {
 
 #define EMULATOR_PUBLIC extern "C" __attribute__((visibility("default")))
 // EMULATOR_EXPORT(0, filter2d<float, 3>): the functions kernel_0 and signature_0.
-#define EMULATOR_EXPORT(NUMBER, ...)                                                \
-    EMULATOR_PUBLIC EMULATOR_UNWATCHED void kernel_##NUMBER(void** arguments) {     \
-        emulator::Kernel<__VA_ARGS__>::body(arguments);                             \
-    }                                                                               \
+#define EMULATOR_EXPORT(NUMBER, ...)                                                     \
+    EMULATOR_PUBLIC EMULATOR_UNWATCHED void kernel_##NUMBER(void** arguments) {          \
+        emulator::Kernel<__VA_ARGS__>::body(arguments);                                  \
+    }                                                                                    \
     EMULATOR_PUBLIC EMULATOR_UNWATCHED const emulator::Parameter* signature_##NUMBER() { \
-        return emulator::Kernel<__VA_ARGS__>::signature;                            \
+        return emulator::Kernel<__VA_ARGS__>::signature;                                 \
     }

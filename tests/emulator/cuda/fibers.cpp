@@ -69,9 +69,9 @@ void Stacks::prepare(Context& context, int number, void (*entry)()) {
     // Tops at different offsets, so that the threads' frames spread over the sets of the cache.
     const size_t offset = 64 + size_t(number) * 5 % 64 * 64;
     void** top = reinterpret_cast<void**>(stack(number) + STACK_BYTES - offset);
-    *--top = nullptr;                                 // where `entry` would return to: never
-    *--top = reinterpret_cast<void*>(entry);          // popped last, jumped to
-    for (int i = 0; i < 6; i++) *--top = nullptr;     // the six registers
+    *--top = nullptr;                              // where `entry` would return to: never
+    *--top = reinterpret_cast<void*>(entry);       // popped last, jumped to
+    for (int i = 0; i < 6; i++) *--top = nullptr;  // the six registers
     context.stack_pointer = top;
 }
 

@@ -1,7 +1,7 @@
 // __half and __nv_bfloat16: stored in 16 bits, every operation rounded once, as CUDA's.
 //
-// A float holds the exact sum or product of two of them closely enough that rounding it again is
-// rounding once (24 >= 2 * 11 + 2 bits); a fused multiply-add is computed in double, rounded to odd.
+// A float holds the sum or product of two of them closely enough that rounding it again is rounding
+// once (24 >= 2 * 11 + 2 bits). A fused multiply-add is computed in double, rounded to odd.
 #pragma once
 
 namespace emulator {
@@ -21,7 +21,8 @@ inline unsigned short encode(double value) {
     const int dropped = 52 - mantissa_bits + (exponent < 1 ? 1 - exponent : 0);
     if (dropped > 54) return (unsigned short)sign;
     unsigned long long kept = significand >> dropped;
-    const unsigned long long rest = significand & ((1ull << dropped) - 1), half = 1ull << (dropped - 1);
+    const unsigned long long rest = significand & ((1ull << dropped) - 1),
+                             half = 1ull << (dropped - 1);
     kept += rest > half || (rest == half && (kept & 1));
     // `kept` holds the leading 1 of a normal number: it carries into the exponent by itself.
     const unsigned base = exponent < 1 ? 0 : unsigned(exponent - 1) << mantissa_bits;
@@ -34,7 +35,8 @@ inline float decode(unsigned short bits) {
     const unsigned sign = unsigned(bits & 0x8000) << 16;
     const unsigned exponent = bits >> mantissa_bits & ((1u << EXPONENT_BITS) - 1);
     const unsigned mantissa = unsigned(bits & ((1u << mantissa_bits) - 1)) << (23 - mantissa_bits);
-    if (exponent == (1u << EXPONENT_BITS) - 1) return same_bits<float>(sign | 0x7f800000u | mantissa);
+    if (exponent == (1u << EXPONENT_BITS) - 1)
+        return same_bits<float>(sign | 0x7f800000u | mantissa);
     if (exponent) return same_bits<float>(sign | (exponent + 127 - bias) << 23 | mantissa);
     // Subnormal: the mantissa counts units of the smallest one.
     const float size = ldexpf(float(mantissa >> (23 - mantissa_bits)), 1 - bias - mantissa_bits);

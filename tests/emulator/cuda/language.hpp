@@ -12,12 +12,13 @@
 #define __align__(n) __attribute__((aligned(n)))
 
 // Shared memory that is not declared by the two macros below could not be watched.
-#define __shared__ static_assert(false, "declare shared memory with SHARED_ARRAY or DYNAMIC_SHARED");
+#define __shared__ \
+    static_assert(false, "declare shared memory with SHARED_ARRAY or DYNAMIC_SHARED");
 
 // SHARED_ARRAY(float, tile, [8][33]): `tile` is the block's own float[8][33].
-#define SHARED_ARRAY(T, name, ...)                                                         \
-    static emulator::SharedSite name##_site;                                               \
-    auto& name = *static_cast<T(*) __VA_ARGS__>(                                           \
+#define SHARED_ARRAY(T, name, ...)               \
+    static emulator::SharedSite name##_site;     \
+    auto& name = *static_cast<T(*) __VA_ARGS__>( \
         emulator::shared_array(name##_site, #name, sizeof(T __VA_ARGS__), sizeof(T)))
 
 // DYNAMIC_SHARED(float, rows): the bytes given at launch, as a float pointer.
@@ -25,14 +26,14 @@
     T* name = static_cast<T*>(emulator::dynamic_shared(#name, sizeof(T)))
 
 // float1, float2, float3, float4 with their makers. Only 2 and 4 are aligned as a whole.
-#define EMULATOR_VECTORS(T, N, ALIGN2, ALIGN4)                                    \
-    struct N##1 { T x; };                                                         \
-    struct __attribute__((aligned(ALIGN2))) N##2 { T x, y; };                     \
-    struct N##3 { T x, y, z; };                                                   \
-    struct __attribute__((aligned(ALIGN4))) N##4 { T x, y, z, w; };               \
-    EMULATOR_INLINE N##1 make_##N##1(T x) { return {x}; }                         \
-    EMULATOR_INLINE N##2 make_##N##2(T x, T y) { return {x, y}; }                 \
-    EMULATOR_INLINE N##3 make_##N##3(T x, T y, T z) { return {x, y, z}; }         \
+#define EMULATOR_VECTORS(T, N, ALIGN2, ALIGN4)                            \
+    struct N##1 { T x; };                                                 \
+    struct __attribute__((aligned(ALIGN2))) N##2 { T x, y; };             \
+    struct N##3 { T x, y, z; };                                           \
+    struct __attribute__((aligned(ALIGN4))) N##4 { T x, y, z, w; };       \
+    EMULATOR_INLINE N##1 make_##N##1(T x) { return {x}; }                 \
+    EMULATOR_INLINE N##2 make_##N##2(T x, T y) { return {x, y}; }         \
+    EMULATOR_INLINE N##3 make_##N##3(T x, T y, T z) { return {x, y, z}; } \
     EMULATOR_INLINE N##4 make_##N##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 EMULATOR_VECTORS(signed char, char, 2, 4)
 EMULATOR_VECTORS(unsigned char, uchar, 2, 4)

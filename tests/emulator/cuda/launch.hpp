@@ -37,7 +37,7 @@ struct AccessCount {
     uint64_t code;
     int32_t shared;
     Access access;
-    uint64_t bytes;         // of one thread's access
+    uint64_t bytes;  // of one thread's access
     uint64_t requests;
     uint64_t transactions;  // shared: wavefronts; global: 32-byte sectors
     uint64_t ideal;         // the fewest that the same bytes could take

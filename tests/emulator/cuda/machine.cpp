@@ -234,8 +234,8 @@ void Machine::arrive_in_warp(Place place) {
     }
     for (int lane = 0; lane < WARP; lane++) {
         if (!(needed >> lane & 1)) continue;
-        const bool same = lanes[lane].operation == self.operation &&
-                          same_text(lanes[lane].name, self.name);
+        const bool same =
+            lanes[lane].operation == self.operation && same_text(lanes[lane].name, self.name);
         if (same && same_place(lanes[lane].place, place)) continue;
         Report report = about_warp(Kind::DivergentWarp, self);
         report.there = actor(lanes[lane], lanes[lane].place);
@@ -287,8 +287,7 @@ void Machine::report(Report report, bool fatal) {
                same_place(old.here.place, report.here.place) &&
                same_place(old.there.place, report.there.place);
     };
-    if (reports_.size() < MOST_REPORTS &&
-        std::none_of(reports_.begin(), reports_.end(), repeated))
+    if (reports_.size() < MOST_REPORTS && std::none_of(reports_.begin(), reports_.end(), repeated))
         reports_.push_back(report);
     if (fatal) stop();
 }

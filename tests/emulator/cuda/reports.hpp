@@ -9,20 +9,20 @@ enum class Kind : int32_t {
     Race,
     OutOfBounds,
     Uninitialised,
-    CopyInFlight,       // shared memory touched before its cp.async was waited for
+    CopyInFlight,  // shared memory touched before its cp.async was waited for
     Misaligned,
-    WriteToConst,       // through a parameter declared pointer to const
-    OtherStack,         // another thread's local memory
-    DivergentBarrier,   // two threads of a block at two barriers
-    MissingAtBarrier,   // a thread has returned, or waits elsewhere
-    DivergentWarp,      // lanes of one mask at two operations
-    MissingInWarp,      // a lane named in the mask does not come
-    NotInMask,          // the calling lane is not in its own mask
-    AbsentLane,         // a shuffle reads a lane that takes no part
-    CopyNotAwaited,     // the kernel ended with cp.async under way
-    TooManyBarriers,    // more than the checker can count
+    WriteToConst,      // through a parameter declared pointer to const
+    OtherStack,        // another thread's local memory
+    DivergentBarrier,  // two threads of a block at two barriers
+    MissingAtBarrier,  // a thread has returned, or waits elsewhere
+    DivergentWarp,     // lanes of one mask at two operations
+    MissingInWarp,     // a lane named in the mask does not come
+    NotInMask,         // the calling lane is not in its own mask
+    AbsentLane,        // a shuffle reads a lane that takes no part
+    CopyNotAwaited,    // the kernel ended with cp.async under way
+    TooManyBarriers,   // more than the checker can count
     SharedTooLarge,
-    Crashed,            // a signal: the plain build's out of bounds, or a division by zero
+    Crashed,  // a signal: the plain build's out of bounds, or a division by zero
 };
 
 // A place in the source: a code address that debug information explains, or a line told directly.
@@ -52,7 +52,7 @@ struct Report {
     uint64_t array_bytes = 0;     // of that array, or the most allowed
     uint32_t element_bytes = 1;
     uint32_t mask = 0;
-    char name[44] = {};           // the shared array or the operation
+    char name[44] = {};  // the shared array or the operation
     Actor here = {}, there = {};
 };
 

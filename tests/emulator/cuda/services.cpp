@@ -124,10 +124,10 @@ void wait_copies(int groups_left) {
         emulator::checker.access(uintptr_t(address), BYTES, ALIGNMENT, emulator::Access::ACCESS, \
                                  CALLER);                                                        \
     }
-#define EMULATOR_CALLBACKS(BYTES)                                    \
-    EMULATOR_CALLBACK(__tsan_read##BYTES, BYTES, BYTES, Read)        \
-    EMULATOR_CALLBACK(__tsan_write##BYTES, BYTES, BYTES, Write)      \
-    EMULATOR_CALLBACK(__tsan_unaligned_read##BYTES, BYTES, 1, Read)  \
+#define EMULATOR_CALLBACKS(BYTES)                                   \
+    EMULATOR_CALLBACK(__tsan_read##BYTES, BYTES, BYTES, Read)       \
+    EMULATOR_CALLBACK(__tsan_write##BYTES, BYTES, BYTES, Write)     \
+    EMULATOR_CALLBACK(__tsan_unaligned_read##BYTES, BYTES, 1, Read) \
     EMULATOR_CALLBACK(__tsan_unaligned_write##BYTES, BYTES, 1, Write)
 EMULATOR_CALLBACKS(1)
 EMULATOR_CALLBACKS(2)
@@ -144,6 +144,8 @@ extern "C" void __tsan_func_entry(void*) {}
 extern "C" void __tsan_func_exit() {}
 extern "C" void __tsan_init() {}
 extern "C" void __tsan_vptr_update(void**, void*) {}
+// And what -fsanitize-coverage=trace-pc makes it call in every stretch of code: the count build.
+extern "C" void __sanitizer_cov_trace_pc() { emulator::checker.step(CALLER); }
 
 // Python's side; one launch at a time.
 extern "C" int emulator_launch(emulator::Launch* launch, void (*body)(void**), void** arguments) {
@@ -151,9 +153,7 @@ extern "C" int emulator_launch(emulator::Launch* launch, void (*body)(void**), v
     launch->count_count = emulator::checker.counts().size();
     return reports;
 }
-extern "C" const emulator::Report* emulator_reports() {
-    return emulator::machine.reports().data();
-}
+extern "C" const emulator::Report* emulator_reports() { return emulator::machine.reports().data(); }
 extern "C" const emulator::AccessCount* emulator_counts() {
     return emulator::checker.counts().data();
 }

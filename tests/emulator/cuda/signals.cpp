@@ -1,5 +1,6 @@
 // A plain build checks nothing: a wild pointer or a division by zero there is a signal. While a
 // launch runs, such a signal becomes a report instead of the end of the process.
+#include <pthread.h>
 #include <signal.h>
 #include <string.h>
 #include <ucontext.h>
@@ -13,6 +14,7 @@ constexpr int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE};
 constexpr int COUNT = 3;
 struct sigaction old_actions[COUNT];
 stack_t old_stack;
+pthread_t launching;  // other threads of the process may meet signals of their own
 char handler_stack[64 * 1024];  // the fiber's own may be what overflowed
 
 uint64_t interrupted_code(const void* context) {
@@ -27,7 +29,8 @@ uint64_t interrupted_code(const void* context) {
 }
 
 void handle(int number, siginfo_t*, void* context) {
-    if (!machine.current) {  // not the kernel's: let it happen again, to whoever had it before
+    if (!machine.current || !pthread_equal(launching, pthread_self())) {
+        // Not the kernel's: let it happen again, to whoever had it before.
         for (int i = 0; i < COUNT; i++)
             if (SIGNALS[i] == number) sigaction(number, &old_actions[i], nullptr);
         return;
@@ -45,6 +48,7 @@ SignalGuard::SignalGuard() {
     stack.ss_sp = handler_stack;
     stack.ss_size = sizeof handler_stack;
     sigaltstack(&stack, &old_stack);
+    launching = pthread_self();
     struct sigaction action = {};
     action.sa_sigaction = handle;
     // Not blocked while handled: the handler leaves by switching to the scheduler.

@@ -25,13 +25,17 @@ struct F16 {
     using Sum = float;
     using Wide = double;
     static constexpr int per_register = 2;
-    static Wide element(uint32_t bits, int i) { return decode<5>((unsigned short)(bits >> 16 * i)); }
+    static Wide element(uint32_t bits, int i) {
+        return decode<5>((unsigned short)(bits >> 16 * i));
+    }
 };
 struct Bf16 {
     using Sum = float;
     using Wide = double;
     static constexpr int per_register = 2;
-    static Wide element(uint32_t bits, int i) { return decode<8>((unsigned short)(bits >> 16 * i)); }
+    static Wide element(uint32_t bits, int i) {
+        return decode<8>((unsigned short)(bits >> 16 * i));
+    }
 };
 struct S8 {
     using Sum = int;
@@ -58,7 +62,8 @@ EMULATOR_UNWATCHED uint32_t mma_lanes(Exchange& lanes, uint32_t) {
         for (int e = 0; e < per; e++) {
             for (int r = 0; r < 4; r++)
                 a[group + 8 * (r & 1)][first + e + 4 * per * (r >> 1)] = A::element(given.a[r], e);
-            for (int r = 0; r < 2; r++) b[first + e + 4 * per * r][group] = B::element(given.b[r], e);
+            for (int r = 0; r < 2; r++)
+                b[first + e + 4 * per * r][group] = B::element(given.b[r], e);
         }
     }
     for (int lane = 0; lane < WARP; lane++) {

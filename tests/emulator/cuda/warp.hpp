@@ -69,12 +69,18 @@ enum class Reduction { Add, Min, Max, And, Or, Xor };
 template <Reduction R, typename T>
 T reduced(T a, T b) {
     switch (R) {
-        case Reduction::Add: return a + b;
-        case Reduction::Min: return b < a ? b : a;
-        case Reduction::Max: return a < b ? b : a;
-        case Reduction::And: return a & b;
-        case Reduction::Or: return a | b;
-        case Reduction::Xor: return a ^ b;
+        case Reduction::Add:
+            return a + b;
+        case Reduction::Min:
+            return b < a ? b : a;
+        case Reduction::Max:
+            return a < b ? b : a;
+        case Reduction::And:
+            return a & b;
+        case Reduction::Or:
+            return a | b;
+        case Reduction::Xor:
+            return a ^ b;
     }
 }
 
@@ -152,11 +158,10 @@ EMULATOR_INLINE unsigned __match_any_sync(unsigned mask, T value,
     return same;
 }
 
-#define EMULATOR_REDUCE(NAME, REDUCTION)                                             \
-    template <typename T>                                                            \
-    EMULATOR_INLINE T NAME(unsigned mask, T value,                                   \
-                           emulator::Site site = emulator::here()) {                 \
-        return emulator::reduce<emulator::Reduction::REDUCTION>(#NAME, mask, value, site); \
+#define EMULATOR_REDUCE(NAME, REDUCTION)                                                     \
+    template <typename T>                                                                    \
+    EMULATOR_INLINE T NAME(unsigned mask, T value, emulator::Site site = emulator::here()) { \
+        return emulator::reduce<emulator::Reduction::REDUCTION>(#NAME, mask, value, site);   \
     }
 EMULATOR_REDUCE(__reduce_add_sync, Add)
 EMULATOR_REDUCE(__reduce_min_sync, Min)

@@ -119,15 +119,29 @@ __global__ void mixed_widths(const uint8* in, uint8* out) {
     SHARED_ARRAY(uint8, bytes, [256]);
     SHARED_ARRAY(unsigned, words, [64]);
     const int t = threadIdx.x;
-    if (t < 64)
-        reinterpret_cast<uchar4*>(bytes)[t] = reinterpret_cast<const uchar4*>(in)[t];
+    if (t < 64) reinterpret_cast<uchar4*>(bytes)[t] = reinterpret_cast<const uchar4*>(in)[t];
     __syncthreads();
     reinterpret_cast<uint8*>(words)[t] = bytes[255 - t];
     __syncthreads();
-    if (t < 32)
-        reinterpret_cast<uint2*>(bytes)[t] = make_uint2(words[2 * t + 1], words[2 * t]);
+    if (t < 32) reinterpret_cast<uint2*>(bytes)[t] = make_uint2(words[2 * t + 1], words[2 * t]);
     __syncthreads();
     out[t] = bytes[t ^ 3];
+}
+
+// One warp that parts and comes together again: its requests are counted where it does.
+__global__ void divergence(const float* in, float* out) {
+    SHARED_ARRAY(float, tile, [3][40]);
+    const int t = threadIdx.x;
+    for (int y = 0; y < 3; y++)
+        for (int x = t; x < 40; x += 32) tile[y][x] = in[y * 40 + x];  // <- nested
+    __syncthreads();
+    float sum = 0;
+    if (t % 2) {
+        sum = tile[0][t];  // <- odd
+    } else {
+        for (int i = 0; i < t; i++) sum += tile[2][i];  // <- even
+    }
+    out[t] = sum;  // <- joined
 }
 
 struct Affine {
@@ -140,7 +154,8 @@ __global__ void affine(const float* in, float* out, const __grid_constant__ Affi
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < by.count) out[i] = float(in[i] * by.scale) + by.shift[by.flag];
 }
-__global__ void scalars(double* out, int a, unsigned b, int64 c, float d, double e, bool f, uint8 g) {
+__global__ void scalars(double* out, int a, unsigned b, int64 c, float d, double e, bool f,
+                        uint8 g) {
     out[0] = a, out[1] = b, out[2] = double(c), out[3] = d, out[4] = e, out[5] = f, out[6] = g;
 }
 // `optional` may be a null pointer.
@@ -175,7 +190,8 @@ __global__ void __launch_bounds__(WIDTH* HEIGHT)
               int border) {
     SHARED_ARRAY(T, tile, [HEIGHT + 2][WIDTH + 2]);
     const int x0 = blockIdx.x * WIDTH, y0 = blockIdx.y * HEIGHT;
-    for (int i = threadIdx.y * WIDTH + threadIdx.x; i < (WIDTH + 2) * (HEIGHT + 2); i += WIDTH * HEIGHT) {
+    for (int i = threadIdx.y * WIDTH + threadIdx.x; i < (WIDTH + 2) * (HEIGHT + 2);
+         i += WIDTH * HEIGHT) {
         const int y = map_index(Border(border), y0 + i / (WIDTH + 2) - 1, size.y);
         const int x = map_index(Border(border), x0 + i % (WIDTH + 2) - 1, size.x);
         tile[i / (WIDTH + 2)][i % (WIDTH + 2)] = y < 0 || x < 0 ? T(0) : in[(int64)y * size.x + x];

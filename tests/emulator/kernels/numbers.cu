@@ -5,9 +5,15 @@ template <typename H>
 __global__ void half_arithmetic(const H* a, const H* b, const H* c, H* out, int count) {
     const int i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= count) return;
-    const H results[] = {a[i] + b[i],         a[i] - b[i],         a[i] * b[i],
-                         a[i] / b[i],         __hfma(a[i], b[i], c[i]), __hmax(a[i], b[i]),
-                         __hmin(a[i], b[i]),  __hmax_nan(a[i], b[i]),   __hmin_nan(a[i], b[i])};
+    const H results[] = {a[i] + b[i],
+                         a[i] - b[i],
+                         a[i] * b[i],
+                         a[i] / b[i],
+                         __hfma(a[i], b[i], c[i]),
+                         __hmax(a[i], b[i]),
+                         __hmin(a[i], b[i]),
+                         __hmax_nan(a[i], b[i]),
+                         __hmin_nan(a[i], b[i])};
     for (int k = 0; k < 9; k++) out[k * count + i] = results[k];
 }
 
@@ -42,11 +48,20 @@ __global__ void packs(const T* in, T* out) {
 __global__ void bit_tricks(const unsigned* a, const unsigned* b, unsigned* out, int count) {
     const int i = threadIdx.x;
     const unsigned x = a[i], y = b[i];
-    const unsigned results[] = {
-        unsigned(__popc(x)),     unsigned(__clz(int(x))),      unsigned(__ffs(int(x))),
-        __umulhi(x, y),          unsigned(__mulhi(int(x), int(y))), __byte_perm(x, y, 0x3715),
-        __funnelshift_r(x, y, 5), __vmaxu4(x, y),              __vmins4(x, y),
-        __vmaxs2(x, y),          __vminu2(x, y),               unsigned(__dp4a(int(x), int(y), 3)),
-        __float_as_uint(__uint_as_float(x)), max(x, y), unsigned(min(int(x), int(y)))};
+    const unsigned results[] = {unsigned(__popc(x)),
+                                unsigned(__clz(int(x))),
+                                unsigned(__ffs(int(x))),
+                                __umulhi(x, y),
+                                unsigned(__mulhi(int(x), int(y))),
+                                __byte_perm(x, y, 0x3715),
+                                __funnelshift_r(x, y, 5),
+                                __vmaxu4(x, y),
+                                __vmins4(x, y),
+                                __vmaxs2(x, y),
+                                __vminu2(x, y),
+                                unsigned(__dp4a(int(x), int(y), 3)),
+                                __float_as_uint(__uint_as_float(x)),
+                                max(x, y),
+                                unsigned(min(int(x), int(y)))};
     for (int k = 0; k < 15; k++) out[k * count + i] = results[k];
 }

@@ -48,7 +48,8 @@ __global__ void product_half(const T* a, const T* b, float* out, int depth) {
     const auto fetch = [&](int k) {
         const int buffer = k / 16 % 2;
         if (k < depth) {
-            copy_async<16>(&left[buffer][lane / 2][lane % 2 * 8], a + lane / 2 * depth + k + lane % 2 * 8);
+            copy_async<16>(&left[buffer][lane / 2][lane % 2 * 8],
+                           a + lane / 2 * depth + k + lane % 2 * 8);
             if (lane < 16) copy_async<16>(&right[buffer][lane][0], b + (k + lane) * 8);
         }
         commit_copies();
