@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,13 @@ FLOATS = ("float16", "bfloat16", "float32", "float64")
 INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64")
 
 
+@cache
 def is_float(dtype: DType) -> bool:
     """Whether `dtype` is a float type of section 3 (bfloat16 comes from `ml_dtypes`)."""
     return dtype.name in FLOATS
 
 
+@cache
 def is_integer_type(dtype: DType) -> bool:
     """Whether `dtype` is an integer type of 8 to 64 bits."""
     return dtype.name in INTEGERS

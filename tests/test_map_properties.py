@@ -154,10 +154,10 @@ def halves(*shape):
 
 BIG = {
     "conv, many channels": lambda: gpuconv.conv2d(
-        halves(2, 192, 160, 160), halves(16, 192, 3, 3), padding=1
+        halves(1, 192, 160, 160), halves(4, 192, 3, 3), padding=1
     ),
     "conv, channels last": lambda: gpuconv.conv2d(
-        halves(2, 160, 160, 192), halves(16, 192, 3, 3), padding=1, layout="NHWC"
+        halves(1, 160, 160, 192), halves(4, 192, 3, 3), padding=1, layout="NHWC"
     ),
     "conv, one large image": lambda: gpuconv.conv2d(
         np.ones((1, 1, 3000, 3000), np.uint8), np.ones((1, 1, 5, 5), np.int8), padding=40

@@ -16,7 +16,6 @@ from gpuconv.backends.numpy.conv import run_transpose as run_conv_transpose
 from gpuconv.backends.numpy.linear import run as run_linear
 from gpuconv.backends.numpy.morphology import run as run_morphology
 from gpuconv.backends.numpy.pool import run as run_pool
-from gpuconv.backends.numpy.pool import run_adaptive as run_adaptive_pool
 from gpuconv.backends.numpy.pool import run_unpool
 from gpuconv.backends.numpy.rank import run as run_rank
 from gpuconv.plan import (
@@ -45,7 +44,7 @@ FAMILIES: dict[type, Family] = {
     ConvTransposePlan: run_conv_transpose,
     ConvPoolPlan: run_conv_pool,
     PoolPlan: run_pool,
-    AdaptivePoolPlan: run_adaptive_pool,
+    AdaptivePoolPlan: run_pool,
     UnpoolPlan: run_unpool,
 }
 """Each takes (plan, inputs, outputs) and fills the outputs."""

@@ -61,9 +61,6 @@ def run(
             pool_planes(plan, ArraySource(array[..., part]), [t[..., part] for t in targets])
 
 
-run_adaptive = run
-
-
 def pool_planes(
     plan: PoolPlan | AdaptivePoolPlan, source: Source, targets: Sequence[Values]
 ) -> None:

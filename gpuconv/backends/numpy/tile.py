@@ -116,8 +116,11 @@ def _pieces(
     low, high = min(max(start, 0), stop), max(min(stop, length), start)
     for a, b in ((start, min(stop, 0)), (max(start, length), stop)):
         if a < b:
-            index = map_index(np.arange(a, b), length, border)
-            yield slice(a - start, b - start), None if border is Border.CONSTANT else index
+            place = slice(a - start, b - start)
+            if border is Border.CONSTANT:
+                yield place, None
+            else:
+                yield place, map_index(np.arange(a, b), length, border)
     if low < high:
         yield slice(low - start, high - start), slice(low, high)
 
