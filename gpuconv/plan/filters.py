@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -57,7 +58,7 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ImagePlan:
+class ImagePlan(ABC):
     """What all plans over images share."""
 
     operands: ClassVar = ("images",)
@@ -83,9 +84,9 @@ class ImagePlan:
         return f"{type(self).__name__}({self.images}; {self.story})"
 
     @property
+    @abstractmethod
     def story(self) -> str:
         """Which algorithm was chosen, and why, for a person to read."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, repr=False)
