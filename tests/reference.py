@@ -159,9 +159,9 @@ def correctly_rounded(x, dtype):
     low, high = np.iinfo(dtype).min, np.iinfo(dtype).max
     if x.dtype.kind == "f":
         whole = np.rint(x.astype(np.longdouble))
-    else:
-        whole = np.frompyfunc(round, 1, 1)(x.astype(object))
-    return np.asarray(np.clip(whole, low, high)).astype(dtype)
+        return np.asarray(np.clip(whole, low, high)).astype(dtype)
+    clipped = np.frompyfunc(lambda v: min(max(round(v), low), high), 1, 1)(x.astype(object))
+    return np.asarray(clipped).astype(dtype)
 
 
 def divide_half_even(total, count):
