@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from gpuconv import filters, kernels
+from gpuconv.backends import run
+from gpuconv.plan.filters import plan_unsharp
 from tests import reference
 from tests.image_cases import (
     DTYPES,
@@ -472,3 +474,11 @@ def test_blurs_agree_with_skimage():
     witness = skimage.unsharp_mask(images, radius=1.2, amount=0.8, preserve_range=True)
     ours = filters.unsharp_mask(images, 1.2, 0.8, border="symmetric")
     np.testing.assert_allclose(ours, witness, atol=1e-12)
+
+
+def test_unsharp_mask_rounds_exact_halves_to_even():
+    images = np.array([[9, 10, 11, 13, 14, 17]], np.uint8)
+    common = {"border": "edge", "value": 0, "channel_axis": None, "out_dtype": None}
+    plan = plan_unsharp(images, np.ones(1), np.array([0.5, 0.5]), 1.0, **common)
+    # x + (x − (x + left) / 2) = x + (x − left) / 2: 9, 10.5, 11.5, 14, 14.5, 18.5
+    assert run(plan, images, backend="numpy").tolist() == [[9, 10, 12, 14, 14, 18]]
