@@ -70,9 +70,9 @@ class ImagePlan(ABC):
         return (Spec(self.images.shape, self.images.out_dtype),)
 
     @property
+    @abstractmethod
     def halo(self) -> tuple[int, int]:
         """Rows and columns that a tile reads beyond its own."""
-        raise NotImplementedError
 
     @property
     def min_bytes(self) -> int:
