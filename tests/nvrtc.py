@@ -26,7 +26,7 @@ LIBRARIES = ("nvidia/cuda_nvrtc/lib/libnvrtc.so.12", "nvidia/cu13/lib/libnvrtc.s
 DISASSEMBLERS = ("nvidia/cu13/bin/nvdisasm", "nvidia/cuda_nvdisasm/bin/nvdisasm")
 HEADERS = ("nvidia/cuda_runtime/include", "nvidia/cu13/include")
 
-FLAGS = ("-std=c++17", "-fmad=false", "-ftz=true", "-Xptxas=-v")
+FLAGS = ("-std=c++17", "-fmad=false", "-ftz=true", "--device-int128", "-Xptxas=-v")
 """Contraction off (an FMA is written out), subnormals flushed as CuPy does, resources told."""
 
 

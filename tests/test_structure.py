@@ -22,6 +22,7 @@ ROOMS = [
     ["plan.pool", "plan.filters"],
     ["plan.conv"],
     ["plan"],
+    ["backends.planes"],
     ["backends.numpy.tile", "backends.numpy.sums", "backends.numpy.activation"],
     ["backends.numpy.passes", "backends.numpy.images", "backends.numpy.window_tiles"],
     ["backends.numpy.linear", "backends.numpy.correlation"],
@@ -29,6 +30,15 @@ ROOMS = [
     ["backends.numpy.rank", "backends.numpy.pool"],
     ["backends.numpy.conv"],
     ["backends.numpy", "backends.cuda.source"],
+    ["backends.cuda.launch", "backends.cuda.pieces"],
+    ["backends.cuda.cupy_launcher", "backends.cuda.images"],
+    ["backends.cuda.maps"],
+    [
+        *("backends.cuda.linear", "backends.cuda.box", "backends.cuda.rank"),
+        *("backends.cuda.morphology", "backends.cuda.conv", "backends.cuda.pool"),
+        *("backends.cuda.adaptive", "backends.cuda.unpool"),
+    ],
+    ["backends.cuda.conv_transpose", "backends.cuda.conv_pool"],
     ["backends.cuda"],
     ["backends"],
     ["kernels"],
@@ -109,7 +119,7 @@ def test_cupy_is_imported_in_one_room_alone():
             for line in path.read_text().splitlines()
         )
     ]
-    assert importers == ["backends.cuda"]
+    assert importers == ["backends.cuda.cupy_launcher"]
 
 
 def test_import_needs_numpy_alone():

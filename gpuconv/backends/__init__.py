@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
 
-from gpuconv.arrays import Array, Spec, as_output, finish_output, like, on_device, to_numpy
+from gpuconv.arrays import Array, Spec, as_output, finish_output, like, on_device
 from gpuconv.backends.cuda import CudaBackend
 from gpuconv.backends.numpy import NumpyBackend
 from gpuconv.errors import BackendUnavailableError
@@ -23,8 +23,14 @@ class Backend(Protocol):
 
     name: str
 
-    def empty(self, spec: Spec) -> Any:
-        """An array for a result."""
+    def scope(self, array: Array) -> AbstractContextManager[Any]:
+        """Where work on `array` belongs."""
+
+    def adopt(self, argument: str, array: Array) -> Any:
+        """An argument as an array of the backend's own, without a copy."""
+
+    def empty(self, spec: Spec, like: Any) -> Any:
+        """An array for a result that lives where the adopted array `like` does."""
 
     def run(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Fill `outputs` from `inputs`."""
@@ -97,23 +103,24 @@ def run(plan: Plan, *arrays: Array | None, out: Any = None, backend: BackendLike
     """
     given = [(n, a) for n, a in zip(plan.operands, arrays, strict=True) if a is not None]
     chosen = resolve(backend, [array for _, array in given])
-    inputs = [(name, to_numpy(name, array)) for name, array in given]
     wanted = (None,) * len(plan.outputs) if out is None else _as_tuple(out)
     if len(wanted) != len(plan.outputs):
         raise ValueError(f"out must be {len(plan.outputs)} arrays, got {len(wanted)}")
-    targets = []
-    for spec, array in zip(plan.outputs, wanted, strict=True):
-        if array is None:
-            targets.append(chosen.empty(spec))
-        else:
-            targets.append(as_output(array))
-            check_out(targets[-1], spec, inputs)
-    chosen.run(plan, [array for _, array in inputs], targets)
-    results = []
-    for target, array in zip(targets, wanted, strict=True):
-        if array is not None:
-            finish_output(array, target)
-        results.append(like(given[0][1], target) if array is None else array)
+    with chosen.scope(given[0][1]):
+        inputs = [(name, chosen.adopt(name, array)) for name, array in given]
+        targets = []
+        for spec, array in zip(plan.outputs, wanted, strict=True):
+            if array is None:
+                targets.append(chosen.empty(spec, inputs[0][1]))
+            else:
+                targets.append(as_output(array))
+                check_out(targets[-1], spec, inputs)
+        chosen.run(plan, [array for _, array in inputs], targets)
+        results = []
+        for target, array in zip(targets, wanted, strict=True):
+            if array is not None:
+                finish_output(array, target)
+            results.append(like(given[0][1], target) if array is None else array)
     return tuple(results) if len(results) > 1 else results[0]
 
 

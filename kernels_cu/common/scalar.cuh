@@ -121,20 +121,18 @@ struct Narrow<T, false> {  // float and double: the compiler's own conversions r
         return T(value);
     }
 };
-template <>
-struct Narrow<float16, false> {
-    static __device__ __forceinline__ float16 from(float value) { return __float2half_rn(value); }
-    static __device__ __forceinline__ float16 from(double value) { return __double2half(value); }
-};
-template <>
-struct Narrow<bfloat16, false> {
-    static __device__ __forceinline__ bfloat16 from(float value) {
-        return __float2bfloat16_rn(value);
-    }
-    static __device__ __forceinline__ bfloat16 from(double value) {
-        return __double2bfloat16(value);
-    }
-};
+#define NARROW_TO_16_BITS(T, FROM_FLOAT, FROM_DOUBLE)                                         \
+    template <>                                                                               \
+    struct Narrow<T, false> { /* integers by way of float, as NumPy has it */                 \
+        static __device__ __forceinline__ T from(float value) { return FROM_FLOAT(value); }   \
+        static __device__ __forceinline__ T from(double value) { return FROM_DOUBLE(value); } \
+        static __device__ __forceinline__ T from(int value) { return from(float(value)); }    \
+        static __device__ __forceinline__ T from(int64 value) { return from(float(value)); }  \
+        static __device__ __forceinline__ T from(uint64 value) { return from(float(value)); } \
+    };
+NARROW_TO_16_BITS(float16, __float2half_rn, __double2half)
+NARROW_TO_16_BITS(bfloat16, __float2bfloat16_rn, __double2bfloat16)
+#undef NARROW_TO_16_BITS
 
 template <typename T, typename From>
 __device__ __forceinline__ T narrow(From value) {

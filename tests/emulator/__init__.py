@@ -11,7 +11,8 @@ that a warp's requests took. Not modelled: reordering by the memory model (fence
 nothing, and two blocks of a launch never wait for each other), occupancy, textures, clusters, TMA,
 wgmma; a memcpy in a kernel is not watched.
 
-launcher.py   what tests use: EmulatorLauncher, kernels called as CuPy's RawKernel
+backend.py    EmulatorBackend: gpuconv's CUDA backend on the emulator
+launcher.py   EmulatorLauncher: kernels called as CuPy's RawKernel
 arguments.py  NumPy arrays, numbers and structs into the memory of a launch
 reports.py    faults as sentences; places.py: code addresses to lines; counters.py: requests
 runtime.py    the structures shared with C++; build.py: g++ and the cache of libraries
@@ -19,6 +20,7 @@ cuda/         C++: device.hpp and below stand in for CUDA's headers, the rest is
 kernels/      small kernels, correct and broken, that prove the emulator
 """
 
+from tests.emulator.backend import EmulatorBackend
 from tests.emulator.counters import AccessCount
 from tests.emulator.launcher import EmulatedKernel, EmulatorLauncher, require_compiler
 from tests.emulator.reports import Finding, KernelError, Kind
@@ -26,6 +28,7 @@ from tests.emulator.reports import Finding, KernelError, Kind
 __all__ = [
     "AccessCount",
     "EmulatedKernel",
+    "EmulatorBackend",
     "EmulatorLauncher",
     "Finding",
     "KernelError",

@@ -1,76 +1,97 @@
-"""The CUDA backend's place: whether it can run here, and if not, why and what to do.
+"""The CUDA backend: every plan as launches of our own kernels.
 
-The kernels themselves are not part of this version; `status` says so last, after everything else
-that a machine would need.
+    plan → launches (geometry and packed parameters, pure Python) → launcher
+
+The launcher is CuPy's, or in tests the emulator, which runs the same source on the CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from functools import cache
-from importlib.util import find_spec
+from itertools import chain
 from typing import Any
 
-from gpuconv.arrays import Spec
+import numpy as np
+
+from gpuconv.arrays import Spec, on_device, to_numpy
+from gpuconv.backends.cuda import (
+    adaptive,
+    box,
+    conv,
+    conv_pool,
+    conv_transpose,
+    linear,
+    morphology,
+    pool,
+    rank,
+    unpool,
+)
+from gpuconv.backends.cuda.cupy_launcher import CupyLauncher, Status, probe
+from gpuconv.backends.cuda.launch import Family, Launcher, Variant
+from gpuconv.backends.cuda.pieces import PIECE_BYTES, pieces
 from gpuconv.errors import BackendUnavailableError
-from gpuconv.plan import Plan
+from gpuconv.plan import (
+    AdaptivePoolPlan,
+    BoxPlan,
+    ConvPlan,
+    ConvPoolPlan,
+    ConvTransposePlan,
+    LinearPlan,
+    MorphPlan,
+    Plan,
+    PoolPlan,
+    RankPlan,
+    UnpoolPlan,
+)
 
+FAMILIES: dict[type, Family] = {
+    LinearPlan: linear.launches,
+    BoxPlan: box.launches,
+    RankPlan: rank.launches,
+    MorphPlan: morphology.launches,
+    ConvPlan: conv.launches,
+    ConvTransposePlan: conv_transpose.launches,
+    ConvPoolPlan: conv_pool.launches,
+    PoolPlan: pool.launches,
+    AdaptivePoolPlan: adaptive.launches,
+    UnpoolPlan: unpool.launches,
+}
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Whether CUDA can be used; if not, the reason and the remedy."""
-
-    available: bool
-    reason: str = ""
-    remedy: str = ""
-    devices: tuple[str, ...] = ()
+MODULES = (linear, box, rank, morphology, conv, conv_transpose, conv_pool, pool, adaptive, unpool)
 
 
 @cache
-def probe() -> Status:
-    """Look for CuPy, a driver and a device. Looked up once a process."""
-    if find_spec("cupy") is None:
-        return Status(
-            False, "CuPy is not installed", "install it with: pip install 'gpuconv[cuda12]'"
-        )
-    try:
-        import cupy
-
-        usable = bool(cupy.is_available())
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return Status(
-            False,
-            f"CuPy cannot be imported ({first})",
-            "reinstall it with: pip install --force-reinstall 'gpuconv[cuda12]'",
-        )
-    if not usable:
-        return Status(
-            False,
-            "CuPy finds no CUDA driver or no device",
-            "install an NVIDIA driver (nvidia-smi must list a device) or use backend='numpy'",
-        )
-    devices = tuple(
-        cupy.cuda.runtime.getDeviceProperties(i)["name"].decode()
-        for i in range(cupy.cuda.runtime.getDeviceCount())
-    )
-    return Status(
-        False,
-        "this version of gpuconv has no CUDA kernels",
-        "use backend='numpy', or a later version",
-        devices,
-    )
+def variants() -> tuple[Variant, ...]:
+    """Every kernel that any plan may ask for."""
+    return tuple(chain.from_iterable(module.variants() for module in MODULES))
 
 
 class CudaBackend:
-    """Runs plans as CUDA kernels; refuses with a reason where it cannot."""
+    """Runs plans as CUDA kernels; refuses with a reason where it cannot.
+
+    Arrays on the device are computed where they are. Host arrays pass through the device in
+    pieces of about `piece_bytes`.
+    """
 
     name = "cuda"
 
+    def __init__(self, launcher: Launcher | None = None, piece_bytes: int = PIECE_BYTES) -> None:
+        self._launcher = launcher
+        self._piece_bytes = piece_bytes
+
+    @property
+    def launcher(self) -> Launcher:
+        """What runs the kernels: CuPy, unless another was given."""
+        if self._launcher is None:
+            self.require()
+            self._launcher = CupyLauncher()
+        return self._launcher
+
     def status(self) -> Status:
         """Whether this machine can run it."""
-        return probe()
+        return probe() if self._launcher is None else Status(True)
 
     def require(self) -> None:
         """Raise BackendUnavailableError unless this machine can run it."""
@@ -78,10 +99,39 @@ class CudaBackend:
         if not status.available:
             raise BackendUnavailableError(self.name, status.reason, status.remedy)
 
-    def empty(self, spec: Spec) -> Any:
-        """An array for a result."""
-        self.require()
+    def scope(self, array: Any) -> AbstractContextManager[Any]:
+        """Where work on `array` belongs: its device, and its library's current stream."""
+        return self.launcher.scope(array)
+
+    def adopt(self, argument: str, array: Any) -> Any:
+        """An argument as an array of the device's, or of NumPy's where it lives on the host."""
+        if on_device(array):
+            return self.launcher.adopt(argument, array)
+        return to_numpy(argument, array)
+
+    def empty(self, spec: Spec, like: Any) -> Any:
+        """An array for a result that lives where `like` does."""
+        if self.launcher.owns(like):
+            return self.launcher.empty(spec.shape, spec.dtype)
+        return np.empty(spec.shape, spec.dtype)
 
     def run(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Fill `outputs` from `inputs`."""
-        self.require()
+        """Carry out `plan`: fill `outputs` from `inputs`."""
+        if any(0 in output.shape for output in outputs):
+            return
+        launcher = self.launcher
+        if launcher.owns(inputs[0]):
+            others = [a if launcher.owns(a) else launcher.upload(a) for a in inputs[1:]]
+            self._launch(plan, [inputs[0], *others], outputs)
+            return
+        others = [a if launcher.owns(a) else launcher.upload(a) for a in inputs[1:]]
+        for piece in pieces(plan, inputs, outputs, self._piece_bytes):
+            uploaded = [launcher.upload(a) for a in piece.inputs]
+            targets = [launcher.empty(o.shape, o.dtype) for o in piece.outputs]
+            self._launch(piece.plan, uploaded, targets)
+            for target, wanted in zip(targets, piece.outputs, strict=True):
+                launcher.download(target, wanted)
+
+    def _launch(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        for launch in FAMILIES[type(plan)](plan, inputs, outputs, self.launcher):
+            self.launcher.launch(launch, plan)

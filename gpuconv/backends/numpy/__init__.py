@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuconv.arrays import Spec
+from gpuconv.arrays import Array, Spec, to_numpy
 from gpuconv.backends.numpy.box import run as run_box
 from gpuconv.backends.numpy.conv import run as run_conv
 from gpuconv.backends.numpy.conv import run_pooled as run_conv_pool
@@ -55,7 +56,15 @@ class NumpyBackend:
 
     name = "numpy"
 
-    def empty(self, spec: Spec) -> Values:
+    def scope(self, array: Array) -> AbstractContextManager[Any]:
+        """Nothing to prepare."""
+        return nullcontext()
+
+    def adopt(self, argument: str, array: Array) -> Values:
+        """A host array of any library as a view."""
+        return to_numpy(argument, array)
+
+    def empty(self, spec: Spec, like: Values) -> Values:
         """An array for a result."""
         return np.empty(spec.shape, spec.dtype)
 

@@ -11,8 +11,8 @@ from gpuconv.backends.numpy.tile import (
     Values,
     compute,
     converted,
-    image_planes,
 )
+from gpuconv.backends.planes import image_planes
 from gpuconv.dtypes import DType
 from gpuconv.plan.filters import ImagePlan
 

@@ -19,8 +19,9 @@ from gpuconv.backends.numpy.reduce import (
     counts,
 )
 from gpuconv.backends.numpy.sums import Pairwise
-from gpuconv.backends.numpy.tile import ArraySource, Region, Source, load, map_planes
+from gpuconv.backends.numpy.tile import ArraySource, Region, Source, load
 from gpuconv.backends.numpy.window_tiles import ROW, SPAN_ELEMENTS, span_limit, tiles
+from gpuconv.backends.planes import map_planes
 from gpuconv.border import Border
 from gpuconv.dtypes import (
     FLOAT32,

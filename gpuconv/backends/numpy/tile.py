@@ -9,7 +9,7 @@ operations therefore run tile by tile, and no intermediate image is ever whole.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise, product
+from itertools import product
 from math import prod
 from typing import Any, Protocol
 
@@ -179,38 +179,3 @@ def compute(
     """Write every tile of `node` into `out`, planes of the same shape."""
     for batch, region in tiles(out.shape, elements, halo):
         out[(batch, *region)] = node.read(batch, region)
-
-
-def planes(arrays: Sequence[Values], lead: int) -> Iterator[list[Values]]:
-    """Fold the first `lead` axes of each array into one, without copying.
-
-    Arrays whose strides do not allow it are walked along their first axis.
-    """
-    if all(_mergeable(a, lead) for a in arrays):
-        yield [a.reshape(prod(a.shape[:lead]), *a.shape[lead:]) for a in arrays]
-        return
-    for items in zip(*arrays, strict=True):
-        yield from planes(items, lead - 1)
-
-
-def _mergeable(array: Values, lead: int) -> bool:
-    if array.size == 0:
-        return True
-    axes = [(n, s) for n, s in zip(array.shape[:lead], array.strides[:lead], strict=True) if n > 1]
-    return all(
-        stride == inner_stride * inner for (_, stride), (inner, inner_stride) in pairwise(axes)
-    )
-
-
-def image_planes(arrays: Sequence[Values], channels_last: bool) -> Iterator[list[Values]]:
-    """Images (..., H, W) or (..., H, W, C) as planes (B, H, W, C)."""
-    whole = [a if channels_last else a[..., np.newaxis] for a in arrays]
-    yield from planes(whole, whole[0].ndim - 3)
-
-
-def map_planes(arrays: Sequence[Values], rank: int, channels_last: bool) -> Iterator[list[Values]]:
-    """Feature maps as planes for what treats channels alike: (N·C, *spatial, 1) or (N, …, C)."""
-    if channels_last:
-        yield from planes(arrays, arrays[0].ndim - rank - 1)
-    else:
-        yield from planes([a[..., np.newaxis] for a in arrays], arrays[0].ndim - rank)

@@ -1,0 +1,62 @@
+"""Which backend the engine's tests run on: NumPy, CUDA on the emulator, CUDA on a device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import pytest
+
+import gpuconv
+from gpuconv.backends.cuda.cupy_launcher import probe
+from tests.emulator import EmulatorBackend
+
+ENGINE_TESTS = {
+    f"tests.test_{name}"
+    for name in (
+        *("filters", "filters_linear", "filters_rank", "filters_photos"),
+        *("conv", "conv_pool", "conv_transpose", "pool", "unpool", "map_properties"),
+    )
+}
+"""Files whose every test runs once on each backend."""
+
+BACKENDS = [
+    "numpy",
+    pytest.param("emulator", marks=pytest.mark.emulator),
+    pytest.param("cuda", marks=pytest.mark.gpu),
+]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--require-gpu",
+        action="store_true",
+        help="tests that need a CUDA device fail, where they would be skipped for want of one",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.module.__name__ in ENGINE_TESTS:
+        metafunc.parametrize("engine", BACKENDS, indirect=True)
+
+
+@cache
+def emulator_backend() -> EmulatorBackend:
+    """One for the whole process: its kernels stay loaded."""
+    return EmulatorBackend()
+
+
+@pytest.fixture(autouse=True)
+def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """The backend that calls without `backend=` run on, in the files of ENGINE_TESTS."""
+    name = getattr(request, "param", None)
+    if name is None:
+        yield None
+        return
+    if name == "cuda" and not probe().available:
+        refuse = pytest.fail if request.config.getoption("--require-gpu") else pytest.skip
+        refuse(f"no CUDA device: {probe().reason}; {probe().remedy}")
+    backend = emulator_backend() if name == "emulator" else name
+    with gpuconv.use_backend(backend):
+        yield backend
