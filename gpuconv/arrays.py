@@ -30,8 +30,8 @@ class Spec:
 def describe(argument: str, array: Array) -> Spec:
     """Shape and dtype of an array argument, or a TypeError that names it.
 
-    A PyTorch bfloat16 tensor is described as float32: NumPy computes it there and the result is
-    rounded once on the way back.
+    A PyTorch bfloat16 tensor on the host is described as float32: NumPy computes it there and the
+    result is rounded once on the way back.
     """
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{argument} must not be a masked array, got {type(array).__name__}")
@@ -42,7 +42,8 @@ def describe(argument: str, array: Array) -> Spec:
     if hasattr(array, "shape") and hasattr(array, "dtype"):
         name = str(array.dtype).rpartition(".")[2]
         if name == "bfloat16" and library(array) == "torch":
-            return Spec(tuple(array.shape), FLOAT32)
+            dtype = _bfloat16(argument) if on_device(array) else FLOAT32
+            return Spec(tuple(array.shape), dtype)
         try:
             dtype = np.dtype(array.dtype if isinstance(array.dtype, np.dtype) else name)
         except TypeError as error:
@@ -53,6 +54,18 @@ def describe(argument: str, array: Array) -> Spec:
     if isinstance(array, (list, tuple)):
         return describe(argument, sequence_to_numpy(argument, array))
     raise TypeError(f"{argument} must be an array, got {type(array).__name__}")
+
+
+def _bfloat16(argument: str) -> DType:
+    """NumPy's name for bfloat16, which `ml_dtypes` brings."""
+    try:
+        from ml_dtypes import bfloat16
+    except ImportError as error:
+        raise TypeError(
+            f"{argument} must be of a dtype that NumPy knows, got bfloat16 (pip install ml_dtypes)"
+        ) from error
+    dtype: DType = np.dtype(bfloat16)
+    return dtype
 
 
 def sequence_to_numpy(argument: str, values: Any) -> npt.NDArray[Any]:
@@ -85,13 +98,51 @@ def to_numpy(argument: str, array: Array) -> npt.NDArray[Any]:
     if isinstance(array, (np.ndarray, np.generic)):
         view = np.asarray(array)
         return view if view.dtype.isnative else view.astype(view.dtype.newbyteorder("="))
-    if getattr(array, "requires_grad", False):
-        raise TypeError(f"{argument} must not require a gradient, got one that does (use detach())")
+    refuse_gradient(argument, array)
     if library(array) == "torch" and str(array.dtype) == "torch.bfloat16":
         array = array.float()
     if hasattr(array, "__dlpack__") and str(array.dtype) != "bfloat16":
         return np.from_dlpack(array)
     return np.asarray(array)
+
+
+def refuse_gradient(argument: str, array: Array) -> None:
+    """Raise where a result would lose its place in a graph of gradients."""
+    if getattr(array, "requires_grad", False):
+        raise TypeError(f"{argument} must not require a gradient, got one that does (use detach())")
+
+
+def to_host(array: Array) -> Array:
+    """An array on a device as one on the host: waits for the device. Others as they are."""
+    if not on_device(array):
+        return array
+    for name in ("get", "cpu", "copy_to_host"):  # CuPy, PyTorch, Numba
+        if hasattr(array, name):
+            return getattr(array, name)()
+    return np.asarray(array)
+
+
+def shares_memory(first: Array, second: Array) -> bool:
+    """Whether two arrays on the host, or two on a device, have an element in common."""
+    if on_device(first) != on_device(second):
+        return False
+    try:
+        places = _by_address(first), _by_address(second)
+        return np.shares_memory(*places, max_work=10_000)  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True
+
+
+class _Addresses:
+    """Where the elements of a device's array lie, told as NumPy can read it; never followed."""
+
+    def __init__(self, array: Array) -> None:
+        told = array.__cuda_array_interface__
+        self.__array_interface__ = {**told, "typestr": f"|V{array.dtype.itemsize}", "version": 3}
+
+
+def _by_address(array: Array) -> npt.NDArray[Any]:
+    return array if isinstance(array, np.ndarray) else np.asarray(_Addresses(array))
 
 
 def as_output(array: Array) -> npt.NDArray[Any]:
@@ -113,22 +164,29 @@ def finish_output(array: Array, written: npt.NDArray[Any]) -> None:
         array.copy_(like(array, written))
 
 
-def like(template: Array, result: npt.NDArray[Any]) -> Array:
-    """`result` as an array of the template's library; no copy where the library shares memory."""
+def like(template: Array, result: Any) -> Array:
+    """`result` (NumPy's or CuPy's) as an array of the template's library, sharing its memory."""
     name = library(template)
-    if isinstance(template, (np.ndarray, np.generic, list, tuple)):
+    if isinstance(template, (np.ndarray, np.generic, list, tuple)) or name == library(result):
         return result
     if name == "torch":
-        import torch
-
-        if result.dtype.name == "bfloat16":
-            return torch.from_numpy(result.view(np.int16)).view(torch.bfloat16)
-        tensor = torch.from_numpy(result)
-        bfloat = template.dtype == torch.bfloat16 and tensor.dtype == torch.float32
-        return tensor.to(torch.bfloat16) if bfloat else tensor
+        return _as_torch(template, result)
     if name in ("jax", "jaxlib"):
         import jax.numpy
 
-        return jax.numpy.asarray(result)
+        if library(result) == "numpy":
+            return jax.numpy.asarray(result)
+        return jax.numpy.from_dlpack(result)
     namespace = getattr(template, "__array_namespace__", None)
     return namespace().from_dlpack(result) if namespace else result
+
+
+def _as_torch(template: Array, result: Any) -> Array:
+    import torch
+
+    share: Any = torch.from_numpy if library(result) == "numpy" else torch.utils.dlpack.from_dlpack
+    if result.dtype.name == "bfloat16":
+        return share(result.view(np.int16)).view(torch.bfloat16)
+    tensor = share(result)
+    bfloat = template.dtype == torch.bfloat16 and tensor.dtype == torch.float32
+    return tensor.to(torch.bfloat16) if bfloat and not tensor.is_cuda else tensor

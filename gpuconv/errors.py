@@ -9,3 +9,11 @@ class BackendUnavailableError(RuntimeError):
         self.backend = backend
         self.reason = reason
         self.remedy = remedy
+
+
+class KernelError(RuntimeError):
+    """A CUDA kernel could not be compiled or launched; the message names it and the remedy."""
+
+
+class DeviceMemoryError(MemoryError):
+    """The device has no room for an array; the message says how much was asked for."""

@@ -113,15 +113,22 @@ def run(plan: Plan, *arrays: Array | None, out: Any = None, backend: BackendLike
             if array is None:
                 targets.append(chosen.empty(spec, inputs[0][1]))
             else:
-                targets.append(as_output(array))
+                if on_device(array) != on_device(given[0][1]):
+                    raise ValueError(f"out must live where {given[0][0]} does, got {_place(array)}")
+                adopt = on_device(array)
+                targets.append(chosen.adopt("out", array) if adopt else as_output(array))
                 check_out(targets[-1], spec, inputs)
         chosen.run(plan, [array for _, array in inputs], targets)
         results = []
         for target, array in zip(targets, wanted, strict=True):
-            if array is not None:
+            if array is not None and not on_device(array):
                 finish_output(array, target)
             results.append(like(given[0][1], target) if array is None else array)
     return tuple(results) if len(results) > 1 else results[0]
+
+
+def _place(array: Array) -> str:
+    return "one on a CUDA device" if on_device(array) else "one on the host"
 
 
 def _as_tuple(out: Any) -> tuple[Any, ...]:

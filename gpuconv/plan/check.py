@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuconv.arrays import Array, Spec, describe, to_numpy
+from gpuconv.arrays import Array, Spec, describe, shares_memory, to_host, to_numpy
 from gpuconv.dtypes import is_float, is_integer_type
 from gpuconv.window import is_integer
 
@@ -123,8 +123,7 @@ def feature_map(argument: str, array: Array, rank: int, channels_last: bool) -> 
 
 def host_weights(argument: str, weights: Any, ndim: int, *, shape: str) -> npt.NDArray[np.float64]:
     """Image weights as float64: finite, not empty, `ndim` axes. Copied from a device if need be."""
-    if hasattr(weights, "get") and hasattr(weights, "__cuda_array_interface__"):
-        weights = weights.get()
+    weights = to_host(weights)
     spec = describe(argument, weights)
     if spec.ndim != ndim or 0 in spec.shape:
         raise ValueError(f"{argument} must have shape {shape}, got {spec.shape}")
@@ -156,19 +155,11 @@ def check_out(out: Any, expected: Spec, inputs: Sequence[tuple[str, Any]]) -> No
         raise ValueError(f"out must have shape {expected.shape}, got {spec.shape}")
     if spec.dtype != expected.dtype:
         raise ValueError(f"out must have dtype {expected.dtype}, got {spec.dtype}")
-    if not isinstance(out, np.ndarray):
-        return
-    if not out.dtype.isnative:
-        raise ValueError(f"out must be in native byte order, got {out.dtype}")
-    if not out.flags.writeable:
-        raise ValueError("out must be writeable, got a read-only array")
+    if isinstance(out, np.ndarray):
+        if not out.dtype.isnative:
+            raise ValueError(f"out must be in native byte order, got {out.dtype}")
+        if not out.flags.writeable:
+            raise ValueError("out must be writeable, got a read-only array")
     for name, array in inputs:
-        if isinstance(array, np.ndarray) and _overlap(out, array):
+        if shares_memory(out, array):
             raise ValueError(f"out must not share memory with {name}, got overlapping arrays")
-
-
-def _overlap(first: npt.NDArray[Any], second: npt.NDArray[Any]) -> bool:
-    try:
-        return np.shares_memory(first, second, max_work=10_000)  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return True

@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuconv.arrays import library, on_device, refuse_gradient
+from gpuconv.backends.cuda.launch import SHARED_BYTES, DeviceArray, Launch, Variant
+from gpuconv.backends.cuda.source import digest, kernels_folder
+from gpuconv.dtypes import DType
+from gpuconv.errors import DeviceMemoryError, KernelError
+from gpuconv.plan import Plan
+
+OPTIONS = ("-std=c++17", "-fmad=false", "--device-int128")
+"""As tests/nvrtc.py has them; CuPy adds -ftz=true and the architecture."""
+
+CONSTANTS = 256
+"""Small arrays of weights that stay on a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +70,157 @@ def probe() -> Status:
 
 class CupyLauncher:
     """Runs launches on CuPy's current device and stream."""
+
+    def __init__(self) -> None:
+        import cupy
+
+        self._cupy = cupy
+        self._kernels: dict[tuple[int, Variant], Any] = {}
+        self._constants: OrderedDict[tuple[Any, ...], DeviceArray] = OrderedDict()
+
+    def owns(self, array: Any) -> bool:
+        """Whether it is a CuPy array."""
+        return isinstance(array, self._cupy.ndarray)
+
+    def adopt(self, argument: str, array: Any) -> DeviceArray:
+        """An array on a CUDA device, of CuPy or any library that speaks DLPack, as CuPy's."""
+        refuse_gradient(argument, array)
+        view = self._view(array)
+        here = self._cupy.cuda.runtime.getDevice()
+        if view.device.id != here:
+            raise ValueError(f"{argument} must live on CUDA device {here}, got {view.device}")
+        return view
+
+    def _view(self, array: Any) -> DeviceArray:
+        if self.owns(array):
+            return array
+        if library(array) == "torch" and str(array.dtype) == "torch.bfloat16":
+            import torch
+            from ml_dtypes import bfloat16
+
+            return self._cupy.from_dlpack(array.view(torch.int16)).view(bfloat16)
+        if hasattr(array, "__dlpack__"):
+            return self._cupy.from_dlpack(array)
+        return self._cupy.asarray(array)
+
+    def scope(self, array: Any) -> AbstractContextManager[Any]:
+        """The array's device, and for PyTorch its current stream there; CuPy keeps its own."""
+        if not on_device(array):
+            return nullcontext()
+        if library(array) == "torch":
+            return self._torch_scope(array)
+        return self._cupy.cuda.Device(self._view(array).device.id)  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _torch_scope(self, array: Any) -> Iterator[None]:
+        import torch
+
+        cuda, device = self._cupy.cuda, array.device.index
+        pointer = torch.cuda.current_stream(array.device).cuda_stream
+        with ExitStack() as stack:
+            stack.enter_context(cuda.Device(device))
+            stream = cuda.ExternalStream(pointer, device) if pointer else cuda.Stream.null
+            stack.enter_context(stream)
+            yield
+
+    def empty(self, shape: Sequence[int], dtype: DType) -> DeviceArray:
+        """An array from CuPy's pool."""
+        with self._told_when_full(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize):
+            return self._cupy.empty(tuple(shape), dtype)
+
+    def upload(self, array: npt.NDArray[Any]) -> DeviceArray:
+        """A contiguous copy of a host array."""
+        with self._told_when_full(array.nbytes):
+            return self._cupy.asarray(array, order="C")
+
+    def constant(self, array: npt.NDArray[Any]) -> DeviceArray:
+        """A copy that stays on the device: later calls, and captured graphs, find it there."""
+        device = self._cupy.cuda.Device()
+        key = (device.id, array.dtype.str, array.shape, array.tobytes())
+        found = self._constants.get(key)
+        if found is None:
+            found = self.upload(array)
+            # Another stream may ask for it next.
+            self._cupy.cuda.get_current_stream().synchronize()
+            self._constants[key] = found
+            while len(self._constants) > CONSTANTS:
+                self._constants.popitem(last=False)
+        else:
+            self._constants.move_to_end(key)
+        return found
+
+    def download(self, array: DeviceArray, target: npt.NDArray[Any]) -> None:
+        """Copy into a host array of any strides."""
+        target[...] = array.get()
+
+    def launch(self, launch: Launch, plan: Plan) -> None:
+        """Enqueue a kernel on the current stream."""
+        try:
+            kernel = self._kernel(launch)
+            kernel(launch.grid, launch.block, launch.arguments, shared_mem=launch.shared_bytes)
+        except self._errors as error:
+            raise KernelError(_told(error, launch, plan)) from error
+
+    @property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """What goes wrong when a kernel is compiled, loaded or launched."""
+        cuda = self._cupy.cuda
+        return (
+            cuda.compiler.CompileException,
+            cuda.driver.CUDADriverError,
+            cuda.runtime.CUDARuntimeError,
+            cuda.nvrtc.NVRTCError,
+            RuntimeError,
+            OSError,
+        )
+
+    def _kernel(self, launch: Launch) -> Any:
+        """The compiled kernel; CuPy keeps it on disk, by its source's digest among others."""
+        key = (self._cupy.cuda.runtime.getDevice(), launch.variant)
+        kernel = self._kernels.get(key)
+        if kernel is None:
+            module = self._cupy.RawModule(
+                code=f'#include "{launch.variant.file}"\n',
+                options=(*OPTIONS, f"-I{kernels_folder()}", f"-DGPUCONV_SOURCE=0x{digest()}"),
+                name_expressions=(launch.variant.name,),
+            )
+            kernel = module.get_function(launch.variant.name)
+            self._kernels[key] = kernel
+        if launch.shared_bytes > SHARED_BYTES:
+            kernel.max_dynamic_shared_size_bytes = launch.shared_bytes
+        return kernel
+
+    @contextmanager
+    def _told_when_full(self, wanted: int) -> Iterator[None]:
+        """Tell what was asked for and what there is, where the device has no room."""
+        try:
+            yield
+        except self._cupy.cuda.memory.OutOfMemoryError as error:
+            free, total = self._cupy.cuda.runtime.memGetInfo()
+            raise DeviceMemoryError(
+                f"CUDA device {self._cupy.cuda.runtime.getDevice()} has no room for {wanted} more "
+                f"bytes ({free} of {total} are free); free arrays there "
+                "(cupy.get_default_memory_pool().free_all_blocks() gives back what CuPy keeps), "
+                "pass host arrays, which are streamed, or use backend='numpy'"
+            ) from error
+
+
+def _told(error: Exception, launch: Launch, plan: Plan) -> str:
+    """The kernel, the plan, the remedy, and the compiler's log where there is one."""
+    text = str(error).strip() or type(error).__name__
+    if type(error).__name__ == "CompileException":
+        what, remedy = "does not compile", "reinstall gpuconv, or report this log"
+        if "cuda_fp16.h" in text or "could not open source file" in text:
+            remedy = "install CUDA's headers: pip install 'gpuconv[cuda12]'"
+    elif isinstance(error, OSError) or "header" in text.lower() or "CUDA_PATH" in text:
+        what, remedy = (
+            "cannot be compiled here",
+            "install CUDA's headers: pip install 'gpuconv[cuda12]'",
+        )
+    else:
+        what, remedy = (
+            "cannot be launched",
+            "check the device with nvidia-smi, or use backend='numpy'",
+        )
+    geometry = f"grid {launch.grid}, block {launch.block}, {launch.shared_bytes} bytes shared"
+    return f"{launch.variant} {what} ({geometry}) for {plan!r}; {remedy}\n{text}"

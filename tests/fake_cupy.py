@@ -1,0 +1,152 @@
+"""What gpuconv uses of CuPy, on the CPU: memory is NumPy's, kernels run on the emulator.
+
+It lets the CuPy launcher run where there is no device. It is no proof of CuPy: `-m gpu` is.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from tests.emulator import EmulatorLauncher
+
+DEVICE_BYTES = 1 << 26
+"""What the fake device has room for."""
+
+
+class ndarray:
+    """An array on the device: it can be viewed, never read by NumPy."""
+
+    __module__ = "cupy"
+
+    def __init__(self, host: np.ndarray) -> None:
+        self._host = host
+        self.shape, self.strides, self.dtype = host.shape, host.strides, host.dtype
+        self.ndim, self.size, self.nbytes = host.ndim, host.size, host.nbytes
+        self.data = SimpleNamespace(ptr=host.ctypes.data)
+        self.device = Device(0)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {**self._host.__array_interface__, "stream": 1}
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return 2, 0
+
+    def __array__(self, *arguments: Any, **keywords: Any) -> np.ndarray:
+        raise TypeError("Implicit conversion to a NumPy array is not allowed. Use `.get()`.")
+
+    def __getitem__(self, key: Any) -> ndarray:
+        return ndarray(self._host[key])
+
+    def reshape(self, *shape: Any) -> ndarray:
+        view = self._host.reshape(*shape)
+        assert view.size == 0 or np.shares_memory(view, self._host), "a copy on the device"
+        return ndarray(view)
+
+    def view(self, dtype: Any) -> ndarray:
+        return ndarray(self._host.view(dtype))
+
+    def swapaxes(self, first: int, second: int) -> ndarray:
+        return ndarray(self._host.swapaxes(first, second))
+
+    def get(self) -> np.ndarray:
+        return self._host.copy()
+
+
+class OutOfMemoryError(MemoryError):
+    pass
+
+
+class CompileException(Exception):
+    pass
+
+
+class CUDADriverError(RuntimeError):
+    pass
+
+
+def empty(shape: Any, dtype: Any) -> ndarray:
+    host = np.empty(shape, dtype)
+    if host.nbytes > DEVICE_BYTES:
+        raise OutOfMemoryError(f"Out of memory allocating {host.nbytes} bytes")
+    return ndarray(host)
+
+
+def asarray(array: Any, order: str = "K") -> ndarray:
+    if isinstance(array, ndarray):
+        return array
+    result = empty(array.shape, array.dtype)
+    result._host[...] = array
+    return result
+
+
+def from_dlpack(array: Any) -> ndarray:
+    return array
+
+
+class Device:
+    """The current device, or that of a number; a context as CuPy's."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.id = number
+
+    def __enter__(self) -> Device:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+
+class RawModule:
+    """Kernels of a source, compiled when they are asked for."""
+
+    emulator: EmulatorLauncher | None = None
+    failure: Exception | None = None
+    made = 0
+
+    def __init__(self, code: str, options: tuple[str, ...], name_expressions: Any) -> None:
+        assert isinstance(options, tuple)
+        self.file = code.partition('"')[2].partition('"')[0]
+        self.names = name_expressions
+        type(self).made += 1
+        type(self).emulator = type(self).emulator or EmulatorLauncher()
+
+    def get_function(self, name: str) -> Any:
+        assert name in self.names
+        if self.failure is not None:
+            raise self.failure
+        kernel = self.emulator.kernel(self.file, name)
+
+        def launch(grid: Any, block: Any, args: Any, *, shared_mem: int) -> None:
+            host = [a._host if isinstance(a, ndarray) else a for a in args]
+            assert all(isinstance(a, np.ndarray) for a in host)
+            kernel(grid, block, host, shared_mem)
+
+        return launch
+
+
+cuda = SimpleNamespace(
+    Device=Device,
+    Stream=SimpleNamespace(null=nullcontext()),
+    ExternalStream=lambda pointer, device: nullcontext(),
+    get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
+    compiler=SimpleNamespace(CompileException=CompileException),
+    driver=SimpleNamespace(CUDADriverError=CUDADriverError),
+    memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
+    nvrtc=SimpleNamespace(NVRTCError=CUDADriverError),
+    runtime=SimpleNamespace(
+        CUDARuntimeError=CUDADriverError,
+        getDevice=lambda: 0,
+        memGetInfo=lambda: (1 << 20, DEVICE_BYTES),
+        getDeviceCount=lambda: 1,
+        getDeviceProperties=lambda number: {"name": b"a fake device"},
+    ),
+)
+
+
+def is_available() -> bool:
+    return True
