@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuconv.backends.cuda.cupy_launcher import OPTIONS
 from gpuconv.backends.cuda.source import kernels_folder
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
@@ -26,8 +27,8 @@ LIBRARIES = ("nvidia/cuda_nvrtc/lib/libnvrtc.so.12", "nvidia/cu13/lib/libnvrtc.s
 DISASSEMBLERS = ("nvidia/cu13/bin/nvdisasm", "nvidia/cuda_nvdisasm/bin/nvdisasm")
 HEADERS = ("nvidia/cuda_runtime/include", "nvidia/cu13/include")
 
-FLAGS = ("-std=c++17", "-fmad=false", "-ftz=true", "--device-int128", "-Xptxas=-v")
-"""Contraction off (an FMA is written out), subnormals flushed as CuPy does, resources told."""
+FLAGS = (*OPTIONS, "-ftz=true", "-Xptxas=-v")
+"""What CuPy is given and adds itself, and the resources told."""
 
 
 class NvrtcError(RuntimeError):

@@ -13,7 +13,7 @@ import pytest
 import gpuconv
 from gpuconv import filters
 from gpuconv.backends import resolve
-from gpuconv.backends.cuda import Status, probe
+from gpuconv.backends.cuda.cupy_launcher import Status, probe
 from gpuconv.backends.numpy import NumpyBackend
 
 IMAGE = np.arange(48, dtype=np.float32).reshape(6, 8)
@@ -144,7 +144,7 @@ def test_cupy_without_a_driver_is_told_with_its_remedy():
         pytest.skip("CuPy is not installed: .ci/cupy runs this in a venv that has it")
     if probe().available:
         pytest.skip("a CUDA device works here")
-    assert "no CUDA driver" in probe().reason or "no CUDA kernels" in probe().reason
+    assert "no CUDA driver" in probe().reason
     assert filters.box_blur(IMAGE, 3).shape == IMAGE.shape
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,18 @@ def backend(monkeypatch):
     monkeypatch.setitem(sys.modules, "cupy", fake_cupy)
     monkeypatch.setattr(fake_cupy.RawModule, "failure", None)
     return CudaBackend(CupyLauncher())
+
+
+def test_the_fake_has_no_name_that_cupy_lacks():
+    cupy = pytest.importorskip("cupy", reason="CuPy is not installed: .ci/cupy runs this")
+    for name, value in vars(fake_cupy.cuda).items():
+        real = getattr(cupy.cuda, name)
+        inner = vars(value) if isinstance(value, SimpleNamespace) else ()
+        assert [n for n in inner if not hasattr(real, n)] == []
+    for name in ("ndarray", "empty", "asarray", "from_dlpack", "RawModule", "is_available"):
+        assert hasattr(cupy, name)
+    own = [n for n in vars(fake_cupy.ndarray) if not n.startswith("_")]
+    assert [n for n in own if not hasattr(cupy.ndarray, n)] == []
 
 
 def test_device_arrays_stay_on_the_device(backend):

@@ -1,0 +1,144 @@
+"""Calls that together launch every kernel of the CUDA backend, small enough to be watched."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import gpuconv
+from gpuconv import filters
+from tests.image_cases import CALLS, random_images, takes
+from tests.map_cases import random_values
+
+Call = Callable[[], Any]
+
+IMAGE_DTYPES = ("uint8", "int16", "float32", "bfloat16", "float64", "int64")
+IMAGES = {
+    "grey": ((2, 37, 75), {"border": "reflect"}),
+    "colour": ((21, 45, 3), {"border": "wrap", "channel_axis": -1}),
+    "narrow": ((70, 2), {"border": "constant", "value": 3}),
+}
+"""Shapes that need several tiles each way, and reach far outside."""
+
+MORE_FILTERS: dict[str, Callable[..., Any]] = {
+    "filter2d 3x3": lambda x, **k: filters.filter2d(x, np.arange(9.0).reshape(3, 3) - 4, **k),
+    "filter2d 5x5": lambda x, **k: filters.filter2d(x, np.arange(25.0).reshape(5, 5) % 7, **k),
+    "filter2d 7x7": lambda x, **k: filters.filter2d(x, np.arange(49.0).reshape(7, 7) % 5, **k),
+    "filter2d 20x33": lambda x, **k: filters.filter2d(
+        x, np.arange(660.0).reshape(20, 33) % 11 - 5, **k
+    ),
+    "median 5x5": lambda x, **k: filters.median_blur(x, 5, **k),
+    "median 7x7": lambda x, **k: filters.median_blur(x, 7, **k),
+    "box 60x50": lambda x, **k: filters.box_blur(x, (60, 50), **k),
+    "dilate 31x40": lambda x, **k: filters.dilate(x, (31, 40), **k),
+}
+
+
+def image_calls() -> dict[str, Call]:
+    """Every filter, with the dtypes and the layouts taken in turn."""
+    calls: dict[str, Call] = {}
+    for place, (name, run) in enumerate((CALLS | MORE_FILTERS).items()):
+        usable = [d for d in IMAGE_DTYPES if name in MORE_FILTERS or takes(name, d)]
+        chosen = {"uint8", "float32", usable[place % len(usable)]}
+        for dtype in sorted(chosen & set(usable)):
+            for layout, (shape, keywords) in IMAGES.items():
+                images = random_images(shape, dtype)
+                label = f"{name}, {dtype}, {layout}"
+                calls[label] = lambda run=run, x=images, k=keywords: run(x, **k)
+        images = random_images((19, 40), "uint8")
+        wider = "int16" if name in ("box_blur", "dilate") else "float32"
+        calls[f"{name}, uint8 to {wider}"] = lambda run=run, x=images, d=wider: run(x, out_dtype=d)
+    return calls
+
+
+def map_calls() -> dict[str, Call]:
+    """Every kind of convolution and pool, in both layouts."""
+    calls: dict[str, Call] = {}
+
+    def add(name: str, call: Callable[..., Any], *arrays: Any, **keywords: Any) -> None:
+        calls[name] = lambda: call(*arrays, **keywords)
+
+    for dtype in ("float32", "uint8", "bfloat16", "int64", "float64"):
+        for layout in ("NCHW", "NHWC"):
+            shape = (2, 6, 19, 41) if layout == "NCHW" else (2, 19, 41, 6)
+            x = random_values(shape, dtype)
+            label = f"{dtype}, {layout}"
+            w, deep = random_values((8, 6, 3, 3), dtype), random_values((6, 1, 3, 5), dtype)
+            up = random_values((6, 4, 3, 2), dtype)
+            bias = random_values((8,), dtype)
+            own = {"layout": layout}
+            add(f"conv2d, {label}", gpuconv.conv2d, x, w, bias, 1, 1, activation="relu", **own)
+            add(
+                f"conv2d, strided and dilated, {label}",
+                *(gpuconv.conv2d, x, w, None, 2, (5, 3), 2),
+                **(own | {"padding_mode": "reflect"}),
+            )
+            add(f"conv2d, depthwise, {label}", gpuconv.conv2d, x, deep, None, 1, 2, 1, 6, **own)
+            add(f"conv2d, grouped, {label}", gpuconv.conv2d, x, w[:, :3], None, 1, 1, 1, 2, **own)
+            add(f"conv_transpose2d, {label}", gpuconv.conv_transpose2d, x, up, None, 2, 1, **own)
+            for pool in ("max", "avg"):
+                add(
+                    f"conv2d_pool2d {pool}, {label}",
+                    *(gpuconv.conv2d_pool2d, x, w, bias),
+                    **({"padding": 1, "pool": pool} | own),
+                )
+            windows = {"2x2": (2, {}), "3x3 stride 1": (3, {"stride": 1, "padding": 1})}
+            for window, (size, more) in windows.items():
+                told = f"{window}, {label}"
+                add(f"max_pool2d {told}", gpuconv.max_pool2d, x, size, **more, **own)
+                add(f"min_pool2d {told}", gpuconv.min_pool2d, x, size, **more, **own)
+                add(f"avg_pool2d {told}", gpuconv.avg_pool2d, x, size, **more, **own)
+                indices = {"return_indices": True}
+                add(
+                    f"max_pool2d {told}, indices",
+                    gpuconv.max_pool2d,
+                    x,
+                    size,
+                    **more,
+                    **indices,
+                    **own,
+                )
+                if dtype.startswith(("float", "bfloat")):
+                    add(f"lp_pool2d {told}", gpuconv.lp_pool2d, x, 2, size, **more, **own)
+            add(f"max_pool2d 15x40, {label}", gpuconv.max_pool2d, x, (15, 40), 1, **own)
+            add(f"avg_pool2d 15x40, {label}", gpuconv.avg_pool2d, x, (15, 40), 1, **own)
+            add(f"adaptive_avg_pool2d, {label}", gpuconv.adaptive_avg_pool2d, x, (4, 7), **own)
+            add(
+                f"adaptive_max_pool2d, {label}",
+                *(gpuconv.adaptive_max_pool2d, x, (5, 3)),
+                **({"return_indices": True} | own),
+            )
+            add(f"global_avg_pool, {label}", gpuconv.global_avg_pool, x, **own)
+            add(f"global_max_pool, {label}", gpuconv.global_max_pool, x, **own)
+            rows, columns = (5, 9)
+            small = random_values(
+                (2, 3, rows, columns) if layout == "NCHW" else (2, rows, columns, 3), dtype
+            )
+            rng = np.random.default_rng(3)
+            places = rng.integers(0, 4 * rows * columns, small.shape)
+            add(f"max_unpool2d, {label}", gpuconv.max_unpool2d, small, places, 2, **own)
+    volume = random_values((1, 4, 6, 7, 35), "float32")
+    cube = random_values((5, 4, 2, 3, 3), "float32")
+    add("conv3d", gpuconv.conv3d, volume, cube, padding=1)
+    add("max_pool3d", gpuconv.max_pool3d, volume, 2)
+    add("avg_pool1d", gpuconv.avg_pool1d, random_values((3, 100), "float32"), 3, 2)
+    mixed = random_values((1, 3, 9, 40), "uint8"), random_values((4, 3, 3, 3), "int8")
+    add("conv2d, uint8 by int8 to uint8", gpuconv.conv2d, *mixed, out_dtype="uint8")
+    add("conv2d, uint8 by int8 to float32", gpuconv.conv2d, *mixed, out_dtype="float32")
+    return calls
+
+
+def every_call() -> dict[str, Call]:
+    """All of them by name."""
+    return image_calls() | map_calls()
+
+
+def assert_same(first: Any, second: Any) -> None:
+    """The same bits, NaN and the sign of zero included."""
+    first, second = ([*r] if isinstance(r, tuple) else [r] for r in (first, second))
+    for one, other in zip(first, second, strict=True):
+        assert one.dtype == other.dtype
+        assert one.shape == other.shape
+        assert one.tobytes() == other.tobytes()

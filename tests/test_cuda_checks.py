@@ -1,0 +1,56 @@
+"""Every CUDA kernel under the emulator's eyes: races, bounds, orders of threads, memory requests."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+
+import pytest
+
+import gpuconv
+from gpuconv.backends.cuda import variants
+from tests.cuda_cases import assert_same, every_call
+from tests.emulator import EmulatorBackend
+
+pytestmark = pytest.mark.emulator
+
+CALLS = every_call()
+
+ORDERS = {
+    "reverse": {"order": "reverse"},
+    "random": {"order": "random", "seed": 7},
+    "another poison": {"poison": 0x3B},
+}
+
+
+@cache
+def backend(**settings):
+    """One emulator for each of its builds and settings."""
+    return EmulatorBackend(**settings)
+
+
+def run(name, **settings):
+    """A call on the emulator with such settings."""
+    with gpuconv.use_backend(backend(**settings)):
+        return CALLS[name]()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_check_build_finds_nothing_and_computes_the_same(name):
+    assert_same(run(name, checked=True), run(name))
+
+
+@pytest.mark.parametrize("settings", ORDERS)
+def test_orders_of_threads_and_poison_change_nothing(settings):
+    for name in CALLS:
+        assert_same(run(name, **ORDERS[settings]), run(name))
+
+
+def test_the_calls_launch_every_kernel():
+    launched = Counter()
+    emulator = EmulatorBackend()
+    with gpuconv.use_backend(emulator):
+        for call in CALLS.values():
+            call()
+    launched.update(emulator.launches)
+    assert set(launched) == {variant.kernel for variant in variants()}
