@@ -47,6 +47,22 @@ def emulator_backend() -> EmulatorBackend:
     return EmulatorBackend()
 
 
+def require_gpu(config: pytest.Config) -> None:
+    """Without a CUDA device: skip the running test with the reason, or fail with --require-gpu."""
+    if not probe().available:
+        refuse = pytest.fail if config.getoption("--require-gpu") else pytest.skip
+        refuse(f"no CUDA device: {probe().reason}; {probe().remedy}")
+
+
+@pytest.fixture
+def cupy(request: pytest.FixtureRequest) -> Any:
+    """CuPy, where there is a device."""
+    require_gpu(request.config)
+    import cupy
+
+    return cupy
+
+
 @pytest.fixture(autouse=True)
 def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
     """The backend that calls without `backend=` run on, in the files of ENGINE_TESTS."""
@@ -54,9 +70,8 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Any]:
     if name is None:
         yield None
         return
-    if name == "cuda" and not probe().available:
-        refuse = pytest.fail if request.config.getoption("--require-gpu") else pytest.skip
-        refuse(f"no CUDA device: {probe().reason}; {probe().remedy}")
+    if name == "cuda":
+        require_gpu(request.config)
     backend = emulator_backend() if name == "emulator" else name
     with gpuconv.use_backend(backend):
         yield backend

@@ -90,6 +90,9 @@ def map_calls() -> dict[str, Call]:
                 add(f"max_pool2d {told}", gpuconv.max_pool2d, x, size, **more, **own)
                 add(f"min_pool2d {told}", gpuconv.min_pool2d, x, size, **more, **own)
                 add(f"avg_pool2d {told}", gpuconv.avg_pool2d, x, size, **more, **own)
+                if dtype.startswith(("float", "bfloat")):
+                    stride = more.get("stride")
+                    add(f"lp_pool2d {told}", gpuconv.lp_pool2d, x, 2, size, stride, **own)
                 indices = {"return_indices": True}
                 add(
                     f"max_pool2d {told}, indices",
@@ -100,8 +103,6 @@ def map_calls() -> dict[str, Call]:
                     **indices,
                     **own,
                 )
-                if dtype.startswith(("float", "bfloat")):
-                    add(f"lp_pool2d {told}", gpuconv.lp_pool2d, x, 2, size, **more, **own)
             add(f"max_pool2d 15x40, {label}", gpuconv.max_pool2d, x, (15, 40), 1, **own)
             add(f"avg_pool2d 15x40, {label}", gpuconv.avg_pool2d, x, (15, 40), 1, **own)
             add(f"adaptive_avg_pool2d, {label}", gpuconv.adaptive_avg_pool2d, x, (4, 7), **own)

@@ -1,4 +1,4 @@
-"""Every CUDA kernel under the emulator's eyes: races, bounds, orders of threads, memory requests."""
+"""Every CUDA kernel under the emulator's eyes: races, bounds, orders of threads, requests."""
 
 from __future__ import annotations
 

@@ -1,0 +1,169 @@
+"""What only a device can show: the same answers as the emulator, streams, graphs, full memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import gpuconv
+from gpuconv import filters
+from gpuconv.arrays import library
+from gpuconv.errors import DeviceMemoryError
+from tests.cuda_cases import every_call
+from tests.emulator import EmulatorBackend
+from tests.image_cases import is_integer
+
+pytestmark = pytest.mark.gpu
+
+CALLS = every_call()
+RNG = np.random.default_rng(11)
+IMAGES = RNG.integers(0, 256, (3, 301, 411), np.uint8)
+MAPS = RNG.normal(size=(2, 8, 60, 77)).astype(np.float32)
+WEIGHTS = RNG.normal(size=(16, 8, 3, 3)).astype(np.float32)
+
+ULPS = 4
+"""Last places by which exp, tanh and their like may differ between CUDA and the C library."""
+
+
+@pytest.fixture(scope="module")
+def emulator():
+    return EmulatorBackend()
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_the_emulator_computes_what_the_device_does(cupy, emulator, name):
+    with gpuconv.use_backend(emulator):
+        emulated = CALLS[name]()
+    with gpuconv.use_backend("cuda"):
+        computed = CALLS[name]()
+    several = isinstance(emulated, tuple)
+    for one, other in zip(*((r if several else (r,)) for r in (emulated, computed)), strict=True):
+        assert one.dtype == other.dtype
+        if is_integer(one.dtype):
+            np.testing.assert_array_equal(other, one)
+        else:
+            step = np.finfo(one.dtype).eps if one.dtype.name != "bfloat16" else 2**-7
+            wide = [a.astype(np.float64) for a in (other, one)]
+            np.testing.assert_allclose(*wide, rtol=ULPS * float(step), atol=1e-30)
+
+
+def test_cupy_in_cupy_out_and_nothing_is_copied_back(cupy):
+    device = cupy.asarray(IMAGES)
+    result = filters.gaussian_blur(device, 2)
+    assert library(result) == "cupy"
+    expected = filters.gaussian_blur(IMAGES, 2, backend="numpy")
+    np.testing.assert_array_equal(result.get(), expected)
+    flipped = filters.gaussian_blur(device[:, ::-1, ::2], 2)
+    again = filters.gaussian_blur(IMAGES[:, ::-1, ::2], 2, backend="numpy")
+    np.testing.assert_array_equal(flipped.get(), again)
+
+
+def test_a_stream_of_cupy_is_used_and_not_waited_for(cupy):
+    device = cupy.asarray(IMAGES)
+    expected = filters.median_blur(IMAGES, 15, backend="numpy")
+    large = cupy.zeros((64, 2160, 3840), np.uint8)
+    filters.median_blur(device, 15)  # compiles
+    cupy.cuda.Device().synchronize()
+    with cupy.cuda.Stream(non_blocking=True) as stream:
+        done = cupy.cuda.Event()
+        filters.median_blur(large, 15)
+        result = filters.median_blur(device, 15)
+        done.record(stream)
+        waiting = not done.done
+    stream.synchronize()
+    assert waiting
+    np.testing.assert_array_equal(result.get(), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "uint8"])
+def test_torch_tensors_stay_torchs_on_their_current_stream(cupy, dtype):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    kind = getattr(torch, dtype)
+    with torch.cuda.stream(torch.cuda.Stream()):
+        tensor = torch.arange(2 * 3 * 40 * 50, device="cuda").reshape(2, 3, 40, 50) % 101
+        tensor = tensor.to(kind)
+        result = gpuconv.max_pool2d(tensor, 3, 2, padding=1)
+        expected = torch.nn.functional.max_pool2d(tensor.float(), 3, 2, padding=1).to(kind)
+        out = torch.empty_like(result)
+        assert gpuconv.max_pool2d(tensor, 3, 2, padding=1, out=out) is out
+        assert torch.equal(result, expected)
+        assert torch.equal(out, expected)
+    assert result.device == tensor.device
+    assert result.dtype == kind
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda x: filters.gaussian_blur(x, 2),
+        lambda x: filters.filter2d(x, np.random.default_rng(1).normal(size=(11, 9))),
+        lambda x: filters.median_blur(x, 5),
+        lambda x: filters.morph_open(x, 7),
+        lambda x: gpuconv.max_pool2d(x, 2),
+    ],
+)
+def test_calls_can_be_captured_in_a_graph(cupy, call):
+    device = cupy.asarray(IMAGES.astype(np.float32))
+    expected = call(device).get()  # the warm-up
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        stream.begin_capture()
+        result = call(device)
+        graph = stream.end_capture()
+        device[...] = cupy.asarray(IMAGES.astype(np.float32)[::-1])
+        graph.launch(stream)
+    stream.synchronize()
+    np.testing.assert_array_equal(result.get(), expected[::-1])
+
+
+def test_a_full_device_is_told_and_host_arrays_still_pass(cupy):
+    huge = cupy.broadcast_to(cupy.zeros((1, 1), np.float32), (1 << 20, 1 << 20))
+    with pytest.raises(DeviceMemoryError, match=r"has no room for \d+ more bytes .* are free"):
+        filters.box_blur(huge, 3)
+    assert filters.box_blur(IMAGES, 3, backend="cuda").shape == IMAGES.shape
+
+
+def test_arrays_of_more_than_2_31_elements(cupy):
+    height, width = 46_500, 47_000
+    device = cupy.arange(height * width, dtype=cupy.uint64).astype(cupy.uint8)
+    device = device.reshape(height, width)
+    result = filters.gaussian_blur(device, 1)
+    for rows in (slice(0, 40), slice(height - 40, height)):
+        part = device[rows].get()
+        expected = filters.gaussian_blur(part, 1, backend="numpy")
+        inner = slice(0, 30) if rows.start == 0 else slice(10, 40)
+        np.testing.assert_array_equal(result[rows][inner].get(), expected[inner])
+
+
+def test_more_planes_than_a_grid_is_high(cupy):
+    device = cupy.arange(70_000 * 12, dtype=cupy.uint8).reshape(70_000, 3, 4)
+    expected = filters.median_blur(device.get(), 3, backend="numpy")
+    np.testing.assert_array_equal(filters.median_blur(device, 3).get(), expected)
+    pooled = gpuconv.max_pool2d(device[:, None], (2, 2))
+    np.testing.assert_array_equal(
+        pooled.get(), gpuconv.max_pool2d(device.get()[:, None], (2, 2), backend="numpy")
+    )
+
+
+def test_every_device_computes_its_own_arrays(cupy):
+    if cupy.cuda.runtime.getDeviceCount() < 2:
+        pytest.skip("one CUDA device")
+    expected = gpuconv.conv2d(MAPS, WEIGHTS, backend="numpy")
+    for number in range(cupy.cuda.runtime.getDeviceCount()):
+        with cupy.cuda.Device(number):
+            x, w = cupy.asarray(MAPS), cupy.asarray(WEIGHTS)
+        result = gpuconv.conv2d(x, w)
+        assert result.device.id == number
+        np.testing.assert_allclose(result.get(), expected, rtol=1e-4, atol=1e-4)
+    with cupy.cuda.Device(0):
+        other = cupy.asarray(MAPS)
+    with pytest.raises(ValueError, match=r"^weight must live on CUDA device 0"):
+        gpuconv.conv2d(other, w)
+
+
+def test_a_named_backend_is_the_device(cupy):
+    assert gpuconv.info()["auto"]["backend"] == "cuda"
+    result = gpuconv.conv2d(MAPS, WEIGHTS, padding=1)
+    assert type(result) is np.ndarray
+    expected = gpuconv.conv2d(MAPS, WEIGHTS, padding=1, backend="numpy")
+    np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
