@@ -195,12 +195,20 @@ class _PlanOnly:
 
     name = "plan only"
 
-    def empty(self, spec: Spec) -> Any:
+    def scope(self, array: Array) -> Any:
         """Called once the plan stands."""
         raise _PlannedError
 
+    def adopt(self, argument: str, array: Array) -> Any:
+        """Never reached."""
+        raise _PlannedError
+
+    def empty(self, spec: Spec, like: Any) -> Any:
+        """Never reached."""
+        raise _PlannedError
+
     def run(self, plan: Any, inputs: Any, outputs: Any) -> None:
-        """Never reached with a result to fill."""
+        """Never reached."""
         raise _PlannedError
 
 
