@@ -7,13 +7,17 @@ Sets (a case may be in several):
 
 * quick   small images, every operation: does it work, and roughly how fast?
 * cpu     1, 4 and 16 Mpixel and the layers of common networks
-* gpu     1, 8 and 64 images of 3840×2160, and one of 16384×16384
+* gpu     1, 8 and 64 images of 3840×2160, and one of 16384×16384; layers of 64 images
+
+The gpu set comes in groups, the most telling cases first. Each is made for a `Scale`, so that a
+rehearsal without a GPU goes through the same cases at a tiny size.
 
 Bytes and operations come from the plan of the call and are computed nowhere else.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -25,16 +29,65 @@ import numpy as np
 import numpy.typing as npt
 
 import gpuconv
+from gpuconv.backends.numpy import NumpyBackend
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Shape = tuple[int, ...]
 
-DTYPES = {"u8": "uint8", "u16": "uint16", "f16": "float16", "f32": "float32", "f64": "float64"}
+DTYPES: dict[str, npt.DTypeLike] = {
+    "u8": "uint8",
+    "u16": "uint16",
+    "f16": "float16",
+    "f32": "float32",
+    "f64": "float64",
+}
+try:
+    import ml_dtypes
+except ImportError:  # cases of bfloat16 are left out
+    pass
+else:
+    DTYPES["bf16"] = ml_dtypes.bfloat16
 
 QUICK = (1, 512, 1024)
 MEGAPIXELS: dict[int, Shape] = {1: (1, 1024, 1024), 4: (1, 2048, 2048), 16: (1, 4096, 4096)}
-UHD = {n: (n, 2160, 3840) for n in (1, 8, 64)}
-HUGE = (1, 16384, 16384)
+
+BLOCK = 1 << 24
+"""Elements of noise that are drawn. Larger arrays repeat a little fewer, so that no rows are equal,
+and there is but one of them at a time.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How large the cases of the gpu set are."""
+
+    size: tuple[int, int] = (2160, 3840)
+    huge: tuple[int, int] = (16384, 16384)
+    most_images: int = 64
+    most_channels: int = 4096
+    most_side: int = 4096
+
+    def images(self, n: int) -> Shape:
+        """A batch of `n` images."""
+        return (min(n, self.most_images), *self.size)
+
+    @property
+    def batches(self) -> tuple[Shape, ...]:
+        """Eight images, which most is said of, 64, one, and one huge image."""
+        return self.images(8), self.images(64), self.images(1), (1, *self.huge)
+
+    def channels(self, count: int) -> int:
+        """So many channels, if they may be."""
+        return min(count, self.most_channels)
+
+    def maps(self, n: int, channels: int, side: int, *, last: bool = False) -> Shape:
+        """A batch of square feature maps."""
+        n, c, side = min(n, self.most_images), self.channels(channels), min(side, self.most_side)
+        return (n, side, side, c) if last else (n, c, side, side)
+
+
+FULL = Scale()
+TINY = Scale((36, 64), (48, 48), 2, 8, 20)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +125,7 @@ class Case:
         return plan
 
 
-class _Recorder:
+class _Recorder(NumpyBackend):
     """A backend that only notes what it is asked to do."""
 
     name = "recorder"
@@ -80,7 +133,7 @@ class _Recorder:
     def __init__(self) -> None:
         self.plans: list[Any] = []
 
-    def empty(self, spec: Any) -> Any:
+    def empty(self, spec: Any, like: Any) -> Any:
         """An array of the right shape that takes no memory."""
         return np.broadcast_to(np.zeros((), spec.dtype), spec.shape)
 
@@ -95,9 +148,30 @@ class _Recorder:
 def noise(rng: np.random.Generator, shape: Shape, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     """Noise over an integer dtype's whole range, or over [0, 1)."""
     dtype = np.dtype(dtype)
+    if math.prod(shape) > BLOCK:
+        return _repeated(noise(rng, (BLOCK - 1,), dtype), shape)
     if dtype.kind == "u":
         return rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
     return rng.random(shape, np.float32).astype(dtype, copy=False)
+
+
+@cache
+def _memory() -> npt.NDArray[np.uint8]:
+    """Room for 64 images of float32."""
+    return np.empty(4 * math.prod(FULL.images(64)), np.uint8)
+
+
+def _repeated(block: npt.NDArray[Any], shape: Shape) -> npt.NDArray[Any]:
+    """A block over and over, in the memory of the last such array: fresh pages take seconds."""
+    size = math.prod(shape)
+    memory = _memory()
+    if size * block.itemsize > memory.size:
+        return np.resize(block, shape)
+    flat = memory[: size * block.itemsize].view(block.dtype)
+    for start in range(0, size, block.size):
+        part = flat[start : start + block.size]
+        part[...] = block[: part.size]
+    return flat.reshape(shape)
 
 
 def _case(
@@ -152,7 +226,7 @@ def separable_filter2d(dtype: str, shape: Shape, k: int) -> Case:
 
 def _mean_of(dtype: str, weights: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     """Weights of sum 1 in the images' float, or in float32 for integer images."""
-    return (weights / weights.sum()).astype(DTYPES[dtype] if dtype[0] == "f" else np.float32)
+    return (weights / weights.sum()).astype(np.float32 if dtype[0] == "u" else DTYPES[dtype])
 
 
 def gaussian_blur(dtype: str, shape: Shape, sigma: float) -> Case:
@@ -262,27 +336,102 @@ def _cpu() -> Iterator[Case]:
     yield from _layers("f32", 8)
 
 
-def _gpu() -> Iterator[Case]:
-    dtypes = ("u8", "f16", "f32")
-    for shape in (*UHD.values(), HUGE):
-        for dtype in dtypes:
-            yield from (filter2d(dtype, shape, k) for k in (3, 5, 7))
+def _gpu_filters(scale: Scale) -> Iterator[Case]:
+    for shape in scale.batches:
+        for dtype in ("u8", "f16", "f32"):
+            yield from (filter2d(dtype, shape, k) for k in (3, 5, 7, 15, 31))
             yield from (gaussian_blur(dtype, shape, sigma) for sigma in (1, 3))
+            yield from (separable_filter2d(dtype, shape, k) for k in (7, 15, 31))
+            yield from (sized("box_blur", dtype, shape, k) for k in (5, 15))
             yield sobel(dtype, shape)
-        yield from (sized("median_blur", "u8", shape, k) for k in (3, 5))
-        yield from (sized("dilate", "u8", shape, k) for k in (3, 15))
-    for dtype in dtypes:
-        yield from (filter2d(dtype, UHD[8], k) for k in (15, 31))
-        yield from (separable_filter2d(dtype, UHD[8], k) for k in (7, 15, 31))
-        yield from (sized("box_blur", dtype, UHD[8], k) for k in (5, 15))
-    yield from (sized("median_blur", "u8", UHD[8], k) for k in (7, 15, 31))
-    yield sharpen("u8", UHD[8])
-    yield from _other_dtypes(UHD[8], ("u16",))
-    yield from _colour((8, 2160, 3840, 3))
+            yield sized("dilate", dtype, shape, 15)
+        yield from (sized("median_blur", "u8", shape, k) for k in (3, 5, 7, 15, 31))
+        yield from (sized("dilate", "u8", shape, k) for k in (3, 31))
+        yield sized("erode", "u8", shape, 15)
+        if shape == scale.images(8):
+            yield sharpen("u8", shape)
+            yield from _other_dtypes(shape, ("u16",))
+            yield from _colour((*shape, 3))
+
+
+def _gpu_pools(scale: Scale) -> Iterator[Case]:
+    operations = ("max_pool2d", "avg_pool2d")
+    for dtype in ("f16", "f32", "u8"):
+        layers = {last: scale.maps(64, 64, 112, last=last) for last in (False, True)}
+        for layout, shape in zip(("NCHW", "NHWC"), layers.values(), strict=True):
+            for operation in operations:
+                for k, stride in ((2, 2), (3, 2), (9, 1)):
+                    yield pool2d(operation, dtype, shape, k, stride, layout=layout)
+    for shape in scale.batches:
+        maps = (shape[0], 1, *shape[1:])
+        for dtype in ("u8", "f16", "f32"):
+            for operation in operations:
+                for k, stride in ((2, 2), (3, 2), (9, 1)):
+                    yield pool2d(operation, dtype, maps, k, stride)
     for dtype in ("f16", "f32"):
-        yield from _layers(dtype, 64)
-        yield conv2d(dtype, (64, 56, 56, 128), 3, 128, layout="NHWC")
-        yield pool2d("max_pool2d", dtype, (64, 112, 112, 64), 3, 2, layout="NHWC")
+        for operation in operations:
+            yield pool2d(operation, dtype, scale.maps(64, 64, 56), 9, 1)
+
+
+def _gpu_convolutions(scale: Scale) -> Iterator[Case]:
+    for dtype in ("f16", "bf16", "f32"):
+        if dtype in DTYPES:
+            yield from _layers_without_pools(dtype, 64, scale)
+            for channels, side in ((128, 56), (256, 56), (512, 28)):
+                maps, outputs = scale.maps(64, channels, side, last=True), scale.channels(channels)
+                yield conv2d(dtype, maps, 3, outputs, layout="NHWC")
+                if channels == 256:
+                    yield conv2d(dtype, maps, 1, outputs, layout="NHWC")
+                    yield conv2d(dtype, maps, 7, outputs, groups=outputs, layout="NHWC")
+    for dtype in ("f16", "f32"):
+        for shape in scale.batches:
+            yield conv2d(dtype, (shape[0], 1, *shape[1:]), 3, 1)
+
+
+def _gpu_peers(scale: Scale) -> Iterator[Case]:
+    """What the peers are compared in: few cases, as theirs are slow."""
+    shape = scale.images(8)
+    for dtype in ("u8", "f32"):
+        yield from (filter2d(dtype, shape, k) for k in (3, 7, 15))
+        yield from (gaussian_blur(dtype, shape, sigma) for sigma in (1, 3))
+        yield sized("box_blur", dtype, shape, 15)
+        yield sobel(dtype, shape)
+        yield sized("dilate", dtype, shape, 15)
+    yield from (sized("median_blur", "u8", shape, k) for k in (3, 5, 7, 15))
+    for dtype in ("f16", "bf16", "f32"):
+        if dtype not in DTYPES:
+            continue
+        for channels, side, k in ((64, 56, 3), (128, 28, 3), (64, 56, 1)):
+            outputs = scale.channels(256 if k == 1 else channels)
+            yield conv2d(dtype, scale.maps(64, channels, side), k, outputs)
+        depthwise = scale.maps(64, 128, 56)
+        yield from (conv2d(dtype, depthwise, k, depthwise[1], groups=depthwise[1]) for k in (3, 7))
+        maps = scale.maps(64, 128, 56, last=True)
+        yield conv2d(dtype, maps, 3, maps[-1], layout="NHWC")
+        for last, layout in ((False, "NCHW"), (True, "NHWC")):
+            maps = scale.maps(64, 64, 112, last=last)
+            yield pool2d("max_pool2d", dtype, maps, 3, 2, layout=layout)
+            yield pool2d("avg_pool2d", dtype, maps, 2, 2, layout=layout)
+    yield pool2d("max_pool2d", "f32", scale.maps(64, 64, 56), 9, 1)
+    yield pool2d("avg_pool2d", "f32", scale.maps(64, 64, 56), 9, 1)
+
+
+GPU_GROUPS = {
+    "filters": _gpu_filters,
+    "pools": _gpu_pools,
+    "convolutions": _gpu_convolutions,
+    "peers": _gpu_peers,
+}
+
+
+def gpu_group(name: str, scale: Scale = FULL) -> list[Case]:
+    """The cases of a group of the gpu set, each once, in their order."""
+    return list({case.name: case for case in GPU_GROUPS[name](scale)}.values())
+
+
+def _gpu() -> Iterator[Case]:
+    for group in GPU_GROUPS.values():
+        yield from group(FULL)
 
 
 def _other_dtypes(shape: Shape, dtypes: Sequence[str]) -> Iterator[Case]:
@@ -301,18 +450,22 @@ def _colour(shape: Shape) -> Iterator[Case]:
 
 def _layers(dtype: str, n: int) -> Iterator[Case]:
     """Layers of ResNet-50 and MobileNet."""
-    yield conv2d(dtype, (n, 3, 224, 224), 7, 64, stride=2)
-    yield conv2d(dtype, (n, 64, 56, 56), 3, 64)
-    yield conv2d(dtype, (n, 128, 28, 28), 3, 128)
-    yield conv2d(dtype, (n, 256, 14, 14), 3, 256)
-    yield conv2d(dtype, (n, 64, 56, 56), 1, 256)
-    yield conv2d(dtype, (n, 1024, 14, 14), 1, 256)
-    yield conv2d(dtype, (n, 128, 56, 56), 3, 128, groups=128)
-    yield conv2d(dtype, (n, 128, 56, 56), 7, 128, groups=128)
+    yield from _layers_without_pools(dtype, n, FULL)
     for operation in ("max_pool2d", "avg_pool2d"):
         yield pool2d(operation, dtype, (n, 64, 112, 112), 2, 2)
         yield pool2d(operation, dtype, (n, 64, 112, 112), 3, 2)
         yield pool2d(operation, dtype, (n, 64, 56, 56), 9, 1)
+
+
+def _layers_without_pools(dtype: str, n: int, scale: Scale) -> Iterator[Case]:
+    yield conv2d(dtype, scale.maps(n, 3, 224), 7, scale.channels(64), stride=2)
+    for channels, side, k, outputs in (
+        *((64, 56, 3, 64), (128, 28, 3, 128), (256, 14, 3, 256)),
+        *((64, 56, 1, 256), (1024, 14, 1, 256)),
+    ):
+        yield conv2d(dtype, scale.maps(n, channels, side), k, scale.channels(outputs))
+    maps = scale.maps(n, 128, 56)
+    yield from (conv2d(dtype, maps, k, maps[1], groups=maps[1]) for k in (3, 7))
 
 
 SETS = {"quick": _quick, "cpu": _cpu, "gpu": _gpu}

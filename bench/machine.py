@@ -52,6 +52,21 @@ def device(backend: str) -> dict[str, Any]:
     }
 
 
+def device_works(backend: str) -> bool:
+    """Whether it takes more work; after a kernel that went astray it takes none in this process."""
+    if backend != "cuda":
+        return True
+    try:
+        import cupy
+    except ImportError:
+        return True
+    try:
+        cupy.cuda.runtime.deviceSynchronize()
+    except cupy.cuda.runtime.CUDARuntimeError:
+        return False
+    return True
+
+
 def slug(name: str) -> str:
     """A device's name as a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")

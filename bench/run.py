@@ -16,7 +16,7 @@ import os
 import sys
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import cycle
@@ -84,8 +84,15 @@ class Entry:
 
         self.samples.append(self.library.seconds(work) / self.repeats)
 
+    def fail(self, error: Exception) -> None:
+        """Note why it has no times."""
+        self.status, self.reason = "failed", _told(error)
+        self.samples.clear()
+
     def wants_more(self, settings: Settings) -> bool:
         """Whether it takes part in another round."""
+        if self.status != "ok":
+            return False
         spent = sum(self.samples) * self.repeats
         few = len(self.samples) < FEWEST_ROUNDS
         return spent < settings.budget_s * (3 if few else 1)
@@ -98,8 +105,8 @@ def measure(
 
     Peers are left out where gpuconv's own result is wrong: there is nothing to compare.
     """
-    arrays = case.make(np.random.default_rng(zlib.crc32(case.name.encode())))
     try:
+        arrays = case.make(np.random.default_rng(zlib.crc32(case.name.encode())))
         plan = case.plan(arrays)
     except Exception as error:
         return None, [Entry(ours, "failed", _told(error))], []
@@ -108,7 +115,13 @@ def measure(
     entries = [_prepare(ours, case, plan, inputs, settings)]
     if entries[0].status == "ok":
         entries += [_prepare(peer, case, plan, inputs, settings) for peer in peers]
-    return plan, entries, _rounds([e for e in entries if e.status == "ok"], copy, settings)
+    able = [entry for entry in entries if entry.status == "ok"]
+    try:
+        return plan, entries, _rounds(able, copy, settings)
+    except Exception as error:  # not even the copy can be timed: the device is lost
+        for entry in able:
+            entry.fail(error)
+        return plan, entries, []
 
 
 def _prepare(
@@ -132,9 +145,14 @@ def _prepare(
             return call.run(*arrays, out=out)
 
         entry.once = once
-        result = call.ours(library.fetch(once()))
+        result = call.ours(once())
         peer = library.name != results.OURS
-        wrong = complaint(case, plan, inputs[0], result, peer=peer, border=call.same_border)
+        wrong = complaint(
+            *(case, plan, inputs[0], result),
+            peer=peer,
+            border=call.same_border,
+            fetch=library.fetch,
+        )
         if wrong is not None:
             entry.status, entry.reason = "wrong", wrong
             return entry
@@ -147,7 +165,7 @@ def _prepare(
     except UnsupportedError as error:
         entry.status, entry.reason = "unsupported", str(error)
     except Exception as error:  # a peer that can't do a case must not end the run
-        entry.status, entry.reason = "failed", _told(error)
+        entry.fail(error)
     return entry
 
 
@@ -167,7 +185,10 @@ def _rounds(entries: Sequence[Entry], copy: Copy, settings: Settings) -> list[fl
         for entry in (*entries[start:], *entries[:start]):
             if entry.wants_more(settings):
                 time.sleep(SETTLE_S)
-                entry.sample()
+                try:
+                    entry.sample()
+                except Exception as error:
+                    entry.fail(error)
     return copies
 
 
@@ -219,15 +240,15 @@ def lines_of(
     return lines
 
 
-def run(
+def each(
     cases: Sequence[Case],
     backend: str,
     peers: Sequence[Library],
     settings: Settings,
     threads: int,
     output: Path | None = None,
-) -> list[Line]:
-    """Measure cases one by one; lines are appended to `output` as they come."""
+) -> Iterator[list[Line]]:
+    """Measure cases one by one, when asked for the next; its lines are appended to `output`."""
     ours = OURS[backend]()
     ours.start(threads)
     machine.settle_allocator()
@@ -244,15 +265,18 @@ def run(
         **machine.commit(),
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    lines: list[Line] = []
     for number, case in enumerate(cases, start=1):
         measured = measure(case, ours, peers, copy, settings)
         found = lines_of(case, *measured, backend, facts)
-        lines += found
         if output is not None:
             results.append(results.destination(output, facts["device"]), found)
         print(f"[{number}/{len(cases)}] {table.told(found)}", file=sys.stderr, flush=True)
-    return lines
+        yield found
+
+
+def run(*arguments: Any) -> list[Line]:
+    """The lines of all cases; arguments as those of `each`."""
+    return [line for lines in each(*arguments) for line in lines]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ from bench.truth import complaint
 from tests import reference
 
 BRIEF = run.Settings(rounds=3, budget_s=60.0, sample_s=0.0)
-NAME = re.compile(r"[a-z0-9_]+/(u8|u16|f16|f32|f64)/\d+(x\d+){2,3}/[a-z0-9.-]+")
+NAME = re.compile(r"[a-z0-9_]+/(u8|u16|f16|bf16|f32|f64)/\d+(x\d+){2,3}/[a-z0-9.-]+")
 IMAGES = (2, 70, 90)
 MAPS = (2, 8, 23, 30)
 
@@ -35,6 +35,8 @@ TINY = [
     cases.sized("dilate", "u8", IMAGES, 5),
     cases.conv2d("f32", MAPS, 3, 6, stride=2),
     cases.conv2d("f32", MAPS, 3, 8, groups=8),
+    cases.conv2d("bf16", MAPS, 3, 6),
+    cases.pool2d("avg_pool2d", "bf16", MAPS, 3, 2),
     cases.conv2d("f32", (2, 23, 30, 8), 1, 6, layout="NHWC"),
     cases.pool2d("max_pool2d", "f32", (2, 3, 24, 30), 2, 2),
     cases.pool2d("max_pool2d", "f32", MAPS, 3, 2),
@@ -137,6 +139,15 @@ def test_every_case_has_a_plan_with_bytes(monkeypatch):
         arrays, plan = drawn(case)
         assert plan.min_bytes >= arrays[0].size * arrays[0].itemsize
         assert plan.flops > 0
+
+
+def test_large_noise_repeats_a_block(monkeypatch):
+    monkeypatch.setattr(cases, "BLOCK", 32)
+    small, large = (
+        cases.noise(np.random.default_rng(3), shape, "float32") for shape in ((31,), (5, 40))
+    )
+    np.testing.assert_array_equal(large, np.resize(small, (5, 40)))
+    assert not np.array_equal(large[0], large[1])
 
 
 def test_the_gpu_set_holds_the_shapes_of_the_goals():

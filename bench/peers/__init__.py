@@ -16,13 +16,17 @@ from bench.peers.opencv import OpenCV
 from bench.peers.ours import GpuConv, GpuConvCuda
 from bench.peers.pytorch import Torch, TorchCuda
 from bench.peers.skimage import CuCIM, SkImage
+from bench.peers.torchvision import TorchVision
 
 OURS: dict[str, type[Library]] = {"numpy": GpuConv, "cuda": GpuConvCuda}
 """gpuconv by backend."""
 
 PEERS: dict[str, type[Library]] = {
     peer.name: peer
-    for peer in (SciPy, OpenCV, Torch, SkImage, OnnxRuntime, CuPy, CuCIM, TorchCuda, Kornia)
+    for peer in (
+        *(SciPy, OpenCV, Torch, SkImage, OnnxRuntime),
+        *(CuPy, CuCIM, TorchCuda, Kornia, TorchVision),
+    )
 }
 
 __all__ = ["OURS", "PEERS", "Call", "Library", "UnsupportedError", "find"]

@@ -18,6 +18,7 @@ class OnnxRuntime(Library):
     name = "onnxruntime"
     packages = ("onnxruntime", "onnxruntime-gpu")
     modules = ("onnxruntime", "onnx")
+    lacks = ("bfloat16",)
 
     def start(self, threads: int) -> None:
         import onnx
@@ -29,6 +30,8 @@ class OnnxRuntime(Library):
         nodes = {"conv2d": "Conv", "max_pool2d": "MaxPool", "avg_pool2d": "AveragePool"}
         if case.operation not in nodes:
             raise UnsupportedError(f"has no {case.operation}")
+        if case.dtype.name in self.lacks:
+            raise UnsupportedError(f"takes no {case.dtype}")
         if case.arguments["layout"] != "NCHW":
             raise UnsupportedError("takes NCHW")
         session = self._session(nodes[case.operation], case, plan, arrays[1:])

@@ -44,13 +44,17 @@ class Tensors(Library):
         return super().call(case, plan, arrays)
 
     def load(self, array: Any) -> Any:
+        if array.dtype.name == "bfloat16":
+            same_bits = self.torch.from_numpy(array.view(np.int16))
+            return same_bits.view(self.torch.bfloat16).to(self.device)
         return self.torch.from_numpy(array).to(self.device)
 
     def empty(self, spec: Any) -> Any:
         return None
 
     def fetch(self, result: Any) -> Any:
-        return result.cpu().numpy()
+        wide = result.dtype == self.torch.bfloat16
+        return (result.float() if wide else result).cpu().numpy()
 
 
 class OnTorchCuda(Tensors):

@@ -30,7 +30,7 @@ from gpuconv.backends.cuda import (
 )
 from gpuconv.backends.cuda.cupy_launcher import CupyLauncher, Status, probe
 from gpuconv.backends.cuda.launch import Family, Launcher, Variant
-from gpuconv.backends.cuda.pieces import PIECE_BYTES, pieces
+from gpuconv.backends.cuda.pieces import PIECE_BYTES, Piece, cut_operands, pieces
 from gpuconv.errors import BackendUnavailableError
 from gpuconv.plan import (
     AdaptivePoolPlan,
@@ -124,13 +124,20 @@ class CudaBackend:
             others = [a if launcher.owns(a) else launcher.upload(a) for a in inputs[1:]]
             self._launch(plan, [inputs[0], *others], outputs)
             return
-        others = [a if launcher.owns(a) else launcher.upload(a) for a in inputs[1:]]
-        for piece in pieces(plan, inputs, outputs, self._piece_bytes):
-            uploaded = [launcher.upload(a) for a in piece.inputs]
-            targets = [launcher.empty(o.shape, o.dtype) for o in piece.outputs]
-            self._launch(piece.plan, uploaded, targets)
-            for target, wanted in zip(targets, piece.outputs, strict=True):
-                launcher.download(target, wanted)
+        cut = cut_operands(plan)
+        whole = [a if launcher.owns(a) else launcher.upload(a) for a in inputs[cut:]]
+        for piece in pieces(plan, [*inputs[:cut], *whole], outputs, self._piece_bytes):
+            self._run_piece(piece)
+
+    def _run_piece(self, piece: Piece) -> None:
+        """Upload, compute, download. On return the device's memory is free for the next piece."""
+        launcher = self.launcher
+        inputs = [a if launcher.owns(a) else launcher.upload(a) for a in piece.inputs]
+        results = [launcher.empty(spec.shape, spec.dtype) for spec in piece.plan.outputs]
+        self._launch(piece.plan, inputs, results)
+        for result, target in zip(results, piece.outputs, strict=True):
+            launcher.download(result[piece.keep], target)
+        piece.finish()
 
     def _launch(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         for launch in FAMILIES[type(plan)](plan, inputs, outputs, self.launcher):
