@@ -38,7 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__ in ENGINE_TESTS:
-        metafunc.parametrize("engine", BACKENDS, indirect=True)
+        alone = metafunc.definition.get_closest_marker("numpy_alone") is not None
+        metafunc.parametrize("engine", BACKENDS[:1] if alone else BACKENDS, indirect=True)
 
 
 @cache

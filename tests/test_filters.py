@@ -40,6 +40,7 @@ def shrink_tiles(monkeypatch, sizes):
                 monkeypatch.setattr(module, constant, value)
 
 
+@pytest.mark.numpy_alone
 @pytest.mark.parametrize("sizes", TINY.values(), ids=TINY)
 @pytest.mark.parametrize(
     ("name", "dtype"),
@@ -278,6 +279,7 @@ def workspace_mib(run, images):
     return (peak - result.nbytes) / 2**20
 
 
+@pytest.mark.numpy_alone
 @pytest.mark.parametrize("dtype", ["uint8", "float64"])
 @pytest.mark.parametrize("name", QUICK)
 def test_filters_work_in_64_mib(name, dtype):
@@ -287,12 +289,14 @@ def test_filters_work_in_64_mib(name, dtype):
     assert workspace_mib(MEMORY_CALLS[name], images) < 64
 
 
+@pytest.mark.numpy_alone
 @pytest.mark.parametrize("run", [filters.box_blur, filters.dilate, filters.morph_open])
 def test_filters_work_in_64_mib_on_a_batch_that_is_mostly_border(run):
     images = np.broadcast_to(random_images((4, 5), "float64"), (1500, 4, 5))
     assert workspace_mib(lambda images: run(images, (1, 1999)), images) < 64
 
 
+@pytest.mark.numpy_alone
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
 @pytest.mark.parametrize("name", MEMORY_CALLS)

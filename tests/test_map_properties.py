@@ -206,6 +206,7 @@ BIG = {
 }
 
 
+@pytest.mark.numpy_alone
 @pytest.mark.parametrize("call", BIG)
 def test_workspace_is_bounded(call, monkeypatch):
     """Peak memory while a backend runs, less what was there before it and the output is."""

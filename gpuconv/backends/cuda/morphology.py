@@ -4,13 +4,73 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from gpuconv.backends.cuda.launch import DeviceArray, Launch, Launcher, Variant
+import numpy as np
+
+from gpuconv.backends.cuda.images import stacks
+from gpuconv.backends.cuda.keys import KEY_TYPES, KEYS, give_bits, key_types, pack_keys
+from gpuconv.backends.cuda.launch import (
+    ANY,
+    DTYPES,
+    SHARED_BYTES,
+    DeviceArray,
+    Launch,
+    Launcher,
+    Variant,
+    cuda_type,
+    struct,
+    tile_pitch,
+)
+from gpuconv.backends.cuda.window import (
+    FIELD,
+    LONG_WARPS,
+    PATCH,
+    ROWS,
+    TILE,
+    WINDOW,
+    Field,
+    Packed,
+    fit_tile,
+    in_two_steps,
+    pack_window,
+    patches,
+    stage_bytes,
+)
+from gpuconv.dtypes import DType
 from gpuconv.plan import MorphPlan
+from gpuconv.plan.filters import MorphStep
+
+FILE = "morphology.cu"
+FOOTPRINT_COLUMNS, FOOTPRINT_RUN = 64, 4
+
+WANT = struct("Want", ("keys", KEYS), ("most", "u8"), ("wanted", "i4"))
+MORPH = struct("MorphParams", ("field", FIELD), ("window", WINDOW), ("tile", TILE), ("want", WANT))
+LARGE_MORPH = struct(
+    "LargeMorphParams", ("field", FIELD), ("window", WINDOW), ("patch", PATCH), ("want", WANT)
+)
+FOOTPRINT = struct(
+    "FootprintParams",
+    *(("field", FIELD), ("window", WINDOW), ("want", WANT)),
+    *(("offsets", "i4"), ("rows", "i4"), ("pitch", "i4")),
+)
+
+WANTED = {"dilate": 0, "erode": 1, "gradient": 2}
+"""Twin of `Wanted`."""
+
+PAIRS = {1: "uint16", 2: "uint32", 4: "uint64", 8: "complex128"}
+"""What memory for two keys is allocated as, by the bytes of one."""
 
 
 def variants() -> Iterator[Variant]:
     """Every kernel that a plan may ask for."""
-    yield from ()
+    for kernel in ("morph_box", "morph_footprint"):
+        for key in KEY_TYPES:
+            for both in ("false", "true"):
+                yield Variant(FILE, kernel, (both, key, key, key))
+        for dtype in DTYPES:
+            yield Variant(FILE, kernel, ("true", dtype, ANY, ANY))
+    for dtype in DTYPES:
+        yield Variant(FILE, "morph_down", (dtype,))
+        yield Variant(FILE, "morph_across", (dtype,))
 
 
 def launches(
@@ -19,5 +79,99 @@ def launches(
     outputs: Sequence[DeviceArray],
     launcher: Launcher,
 ) -> Iterator[Launch]:
-    """To be written."""
-    raise NotImplementedError
+    """One launch a stack of planes and a step; boxes too large for shared memory take two."""
+    first, second = plan.steps[0], plan.steps[-1]
+    for stack in stacks(plan.images, inputs[0], outputs[0]):
+        give_bits(stack.packed, plan.images.dtype, plan.images.value)
+        if plan.gradient or len(plan.steps) == 1:
+            wanted = "gradient" if plan.gradient else first.operation
+            yield from _step(first, wanted, plan.images.dtype, Field.whole(stack), launcher)
+            continue
+        for field, then in in_two_steps(stack, second.windows, plan.images, launcher):
+            yield from _step(first, first.operation, plan.images.dtype, field, launcher)
+            yield from _step(second, second.operation, plan.images.dtype, then, launcher)
+
+
+def _step(
+    step: MorphStep, wanted: str, dtype: DType, field: Field, launcher: Launcher
+) -> Iterator[Launch]:
+    """One dilation or erosion, or (`gradient`) the difference of both."""
+    types = key_types(dtype, field.input.dtype, field.output.dtype)
+    typed = types[-1] != ANY
+    both = wanted == "gradient" or not typed
+    arguments = ("true" if both else "false", *types)
+    want = _want(dtype, wanted, typed)
+    if step.footprint is not None:
+        yield _footprint(step, dtype, field, want, arguments, launcher)
+        return
+    window = pack_window(step.windows, blocked=False)
+    key_bytes = dtype.itemsize
+    tile = fit_tile(field, step.windows, dtype, key_bytes * (2 if both else 1), key_bytes)
+    if tile is None:
+        yield from _large(step, dtype, field, _want(dtype, wanted, False), window, launcher)
+        return
+    packed, grid = field.pack(step.windows, tile.size)
+    params = np.array((packed, window, tile.packed, want), MORPH)
+    arrays = (field.input, field.output, params)
+    variant = Variant(FILE, "morph_box", arguments)
+    yield Launch(variant, grid, tile.block, arrays, tile.shared_bytes)
+
+
+def _large(
+    step: MorphStep, dtype: DType, field: Field, want: Want, window: Packed, launcher: Launcher
+) -> Iterator[Launch]:
+    """Extremes of columns into a patch of memory, then of its rows."""
+    packed, _ = field.pack(step.windows, (1, 1))
+    block = (32, LONG_WARPS, 1)
+    for patch in patches(field, np.dtype(PAIRS[dtype.itemsize]), launcher):
+        for kernel, arrays, shape, grid in (
+            ("morph_down", (field.input, patch.memory), *patch.down),
+            ("morph_across", (patch.memory, field.output), *patch.across),
+        ):
+            params = np.array((packed, window, shape, want), LARGE_MORPH)
+            variant = Variant(FILE, kernel, (cuda_type(dtype),))
+            yield Launch(variant, grid, block, (*arrays, params), stage_bytes(2 * dtype.itemsize))
+
+
+def _footprint(
+    step: MorphStep,
+    dtype: DType,
+    field: Field,
+    want: Want,
+    arguments: tuple[str, ...],
+    launcher: Launcher,
+) -> Launch:
+    """Any footprint, offset by offset."""
+    assert step.footprint is not None
+    height, width = (w.size for w in step.windows)
+    offsets = np.ascontiguousarray(np.argwhere(step.footprint.array), np.int32)
+    rows = min(ROWS, -(-field.rows // FOOTPRINT_RUN) * FOOTPRINT_RUN)
+    pitch = tile_pitch(FOOTPRINT_COLUMNS + (width - 1) * field.channels, dtype)
+    shared_bytes = (rows + height - 1) * pitch * dtype.itemsize
+    if shared_bytes > SHARED_BYTES:
+        pitch = shared_bytes = 0
+    packed, grid = field.pack(step.windows, (rows, FOOTPRINT_COLUMNS))
+    window = pack_window(step.windows, blocked=False)
+    params = np.array((packed, window, want, len(offsets), rows, pitch), FOOTPRINT)
+    return Launch(
+        Variant(FILE, "morph_footprint", arguments),
+        grid,
+        (32, rows // FOOTPRINT_RUN, 1),
+        (field.input, field.output, launcher.constant(offsets), params),
+        shared_bytes,
+    )
+
+
+Want = tuple[tuple[int, int], int, int]
+"""A WANT."""
+
+
+def _want(dtype: DType, wanted: str, typed: bool) -> Want:
+    """How pixels become keys, and what becomes of these.
+
+    Kernels that store keys' own bits know one extreme: they turn the keys over for an erosion,
+    and saturate differences to signed pixels.
+    """
+    signed = typed and dtype.kind == "i"
+    most = 2 ** (8 * dtype.itemsize - signed) - 1
+    return pack_keys(dtype, typed and wanted == "erode"), most, WANTED[wanted]
