@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import pytest
 
 import gpuconv
 from gpuconv import filters
+from gpuconv.backends.cuda import MODULES, launch
 from tests.image_cases import CALLS, random_images, takes
 from tests.map_cases import random_values
 
@@ -143,3 +145,12 @@ def assert_same(first: Any, second: Any) -> None:
         assert one.dtype == other.dtype
         assert one.shape == other.shape
         assert one.tobytes() == other.tobytes()
+
+
+def few_blocks(monkeypatch: pytest.MonkeyPatch, most: int) -> None:
+    """Let launches have at most so many blocks, each of which takes several jobs in turn."""
+    monkeypatch.setattr(launch, "MOST_BLOCKS", most)
+    for module in MODULES:
+        for function in vars(module).values():
+            if hasattr(function, "cache_clear") and function.__module__ == module.__name__:
+                monkeypatch.setattr(module, function.__name__, function.__wrapped__)

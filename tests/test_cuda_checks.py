@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from functools import cache
 
 import pytest
 
 import gpuconv
 from gpuconv.backends.cuda import variants
-from tests.cuda_cases import assert_same, every_call
+from tests.cuda_cases import assert_same, every_call, few_blocks
 from tests.emulator import EmulatorBackend
 
 pytestmark = pytest.mark.emulator
@@ -47,10 +46,15 @@ def test_orders_of_threads_and_poison_change_nothing(settings):
 
 
 def test_the_calls_launch_every_kernel():
-    launched = Counter()
     emulator = EmulatorBackend()
     with gpuconv.use_backend(emulator):
         for call in CALLS.values():
             call()
-    launched.update(emulator.launches)
-    assert set(launched) == {variant.kernel for variant in variants()}
+    assert set(emulator.launches) == {variant.kernel for variant in variants()}
+
+
+def test_blocks_that_take_several_jobs_compute_the_same(monkeypatch):
+    expected = {name: run(name) for name in CALLS}
+    few_blocks(monkeypatch, 3)
+    for name, result in expected.items():
+        assert_same(run(name), result)

@@ -9,9 +9,8 @@ from functools import cache
 import pytest
 
 import gpuconv
-from gpuconv.backends.cuda import launch
 from gpuconv.backends.cuda.source import kernels_folder
-from tests.cuda_cases import every_call
+from tests.cuda_cases import every_call, few_blocks
 from tests.emulator import EmulatorBackend, KernelError, Kind
 
 pytestmark = [pytest.mark.emulator, pytest.mark.slow]
@@ -70,7 +69,7 @@ def test_a_missing_barrier_is_found(file, line, tmp_path, monkeypatch):
     lines[line - 1] = lines[line - 1].replace(BARRIER, ";", 1)
     (folder / file).write_text("\n".join(lines) + "\n")
     # Blocks must take more than one job for the barrier between two jobs to matter.
-    monkeypatch.setattr(launch, "MOST_BLOCKS", 2)
+    few_blocks(monkeypatch, 2)
     backend = EmulatorBackend(checked=True, folder=folder)
     kinds = set()
     for name in [name for user in users(file) for name in calls_by_file()[user]]:
