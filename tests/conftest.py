@@ -21,11 +21,14 @@ ENGINE_TESTS = {
 }
 """Files whose every test runs once on each backend."""
 
-BACKENDS = [
-    "numpy",
-    pytest.param("emulator", marks=pytest.mark.emulator),
-    pytest.param("cuda", marks=pytest.mark.gpu),
-]
+BACKENDS = {
+    "numpy": (),
+    "emulator": pytest.mark.emulator,
+    "cuda": pytest.mark.gpu,
+}
+
+LEFT_OUT = {"numpy_alone": {"emulator", "cuda"}, "not_emulated": {"emulator"}}
+"""What a mark keeps off a test."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,8 +41,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.module.__name__ in ENGINE_TESTS:
-        alone = metafunc.definition.get_closest_marker("numpy_alone") is not None
-        metafunc.parametrize("engine", BACKENDS[:1] if alone else BACKENDS, indirect=True)
+        marks = (mark.name for mark in metafunc.definition.iter_markers())
+        left_out = set().union(*(LEFT_OUT.get(name, ()) for name in marks))
+        chosen = [
+            pytest.param(name, marks=mark)
+            for name, mark in BACKENDS.items()
+            if name not in left_out
+        ]
+        metafunc.parametrize("engine", chosen, indirect=True)
 
 
 @cache

@@ -141,6 +141,7 @@ def test_windows_of_one_pixel_copy():
         assert not np.shares_memory(result, images)
 
 
+@pytest.mark.not_emulated
 @pytest.mark.parametrize("name", [name for name in CALLS if "large" not in name])
 def test_more_planes_than_a_launch_grid(name):
     planes = np.broadcast_to(random_images((1, 2, 3), "uint8"), (70_000, 2, 3))
