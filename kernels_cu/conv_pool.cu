@@ -227,7 +227,7 @@ __global__ void __launch_bounds__(THREADS, 1)
                 for (int channel = lane; channel < channels; channel += 32)
                     write(place, channel, values[place * (TILE + 1) + channel]);
             }
-            __syncthreads();  // the next job overwrites them
+            // The next job overwrites them behind the barrier that makes its places known.
         }
     }
 }

@@ -130,7 +130,7 @@ __global__ void __launch_bounds__(THREADS, 1)
         __syncthreads();
         for (int i = threadIdx.x; i < count; i += THREADS)
             fill(params, part, i, owners, values, output);
-        __syncthreads();  // the next job empties the owners
+        // A thread alone has read the owners that it empties for the next job.
     }
 }
 

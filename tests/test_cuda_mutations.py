@@ -69,7 +69,7 @@ def test_a_missing_barrier_is_found(file, line, tmp_path, monkeypatch):
     lines[line - 1] = lines[line - 1].replace(BARRIER, ";", 1)
     (folder / file).write_text("\n".join(lines) + "\n")
     # Blocks must take more than one job for the barrier between two jobs to matter.
-    few_blocks(monkeypatch, 2)
+    few_blocks(monkeypatch, 1)
     backend = EmulatorBackend(checked=True, folder=folder)
     kinds = set()
     for name in [name for user in users(file) for name in calls_by_file()[user]]:
