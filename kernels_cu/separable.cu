@@ -23,7 +23,7 @@ __device__ __forceinline__ A drop_column_bits(A sum, int bits) {
 }
 
 // middle (+)= the column sums of `height` taps; `last` of a column's chunks rounds them.
-template <typename A, typename T>
+template <bool BLOCKED, typename A, typename T>
 __device__ __forceinline__ void sum_columns(A* middle, const T* tile, const Weight<A>* column,
                                             int height, bool first, bool last, int packs,
                                             const LinearParams& params) {
@@ -39,11 +39,17 @@ __device__ __forceinline__ void sum_columns(A* middle, const T* tile, const Weig
         const T* pixels = tile + group * R * pitch + pack * Q;
         // Pixel row i of the window lies in values[i % R] until it has met its last output.
         A values[R][Q], sums[R][Q];
+        A* target = middle + (group * R * params.middle_packs + pack) * Q;
+        // Chunks of a short column go on with its sums, as if there were one: the bits of floats
+        // must not hang on how much of a column fits. Chunks of a long one are blocks.
+        const bool goes_on = BLOCKED && !first && !params.flush_height, adds = !first && !goes_on;
 #pragma unroll
         for (int r = 0; r < R; ++r) {
             if (r < R - 1) load_values(values[r], pixels + r * pitch);
+            Pack<A, Q> sofar;
+            if (goes_on) sofar = load_pack<Q>(target + r * params.middle_packs * Q);
 #pragma unroll
-            for (int q = 0; q < Q; ++q) sums[r][q] = A(0);
+            for (int q = 0; q < Q; ++q) sums[r][q] = goes_on ? sofar.values[q] : A(0);
         }
 #pragma unroll 1
         for (int k = 0; k < height; k += R) {
@@ -62,16 +68,15 @@ __device__ __forceinline__ void sum_columns(A* middle, const T* tile, const Weig
         }
 #pragma unroll
         for (int r = 0; r < R; ++r) {
-            A* target = middle + ((group * R + r) * params.middle_packs + pack) * Q;
             Pack<A, Q> results;
-            if (!first) results = load_pack<Q>(target);
+            if (adds) results = load_pack<Q>(target + r * params.middle_packs * Q);
 #pragma unroll
             for (int q = 0; q < Q; ++q) {
-                A sum = first ? sums[r][q] : results.values[q] + sums[r][q];
+                A sum = adds ? results.values[q] + sums[r][q] : sums[r][q];
                 if (Scalar<T>::integer && last) sum = drop_column_bits(sum, params.column_shift);
                 results.values[q] = sum;
             }
-            store_pack(target, results);
+            store_pack(target + r * params.middle_packs * Q, results);
         }
     }
 }
@@ -158,9 +163,13 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_EACH<A>)
                                    input, params.images, place.plane, place.y - params.top + i,
                                    x - lead);
                     __syncthreads();
-                    sum_columns(middle, tile + lead, column, height, i == 0,
-                                i + height == params.height, packs, params);
+                    sum_columns<BLOCKED>(middle, tile + lead, column, height, i == 0,
+                                         i + height == params.height, packs, params);
                     __syncthreads();  // the middle is whole, the tile may be overwritten
+                }
+                if constexpr (BLOCKED) {
+                    // Chunks of a short row go on likewise.
+                    if (params.flush_entries == NEVER) flush<A>(sums[0], totals);
                 }
                 sum_rows<FLOATS, BLOCKED>(sums[s], totals,
                                           middle + (warp * R * params.middle_packs + lane) * Q,

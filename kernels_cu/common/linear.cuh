@@ -104,6 +104,8 @@ struct LinearParams {
     int row_at, places_at, middle_at, tile_at;
 };
 
+constexpr int NEVER = 0x7fffffff;  // flush_entries of short windows
+
 // Places of entries: pack * 16 + mask.
 __device__ __forceinline__ int pack_of(int place) {
     return place >> 4;

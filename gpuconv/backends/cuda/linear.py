@@ -414,7 +414,8 @@ class _Shape:
             rows = (SHARED_BYTES - fixed) // (row_bytes + tap_bytes)
             if rows >= min(self.height, 8):
                 break
-        if floats and self.height > BLOCK_TAPS:
+        long = floats and self.height > BLOCK_TAPS
+        if long:
             rows = min(rows, math.isqrt(self.height))
         chunk_height = _even(self.height, rows)
         row_at = _up(chunk_height * tap_bytes)
@@ -422,7 +423,7 @@ class _Shape:
         middle_at = _up(places_at + 4 * chunk_entries)
         tile_at = middle_at + sums.rows * packs * WIDE_BYTES
         return Layout(
-            *(chunk_height, chunk_entries, 0, flush_entries),
+            *(chunk_height, chunk_entries, int(long), flush_entries),
             *(pitch, packs, row_at, places_at, middle_at, tile_at),
             tile_at + (sums.rows + chunk_height - 1) * row_bytes,
         )
