@@ -123,7 +123,7 @@ class RawModule:
 
         def launch(grid: Any, block: Any, args: Any, *, shared_mem: int) -> None:
             host = [a._host if isinstance(a, ndarray) else a for a in args]
-            assert all(isinstance(a, np.ndarray) for a in host)
+            assert all(isinstance(a, (np.ndarray, np.generic)) for a in host)
             kernel(grid, block, host, shared_mem)
 
         return launch

@@ -15,6 +15,8 @@ from gpuconv.backends.cuda import CudaBackend
 from gpuconv.backends.cuda.cupy_launcher import CupyLauncher
 from gpuconv.errors import DeviceMemoryError, KernelError
 from tests import fake_cupy
+from tests.cuda_cases import assert_same, every_call
+from tests.emulator import EmulatorBackend
 
 IMAGES = np.random.default_rng(5).integers(0, 256, (2, 37, 45), np.uint8)
 pytestmark = pytest.mark.emulator
@@ -54,6 +56,19 @@ def test_host_arrays_come_back_as_host_arrays(backend):
     result = filters.median_blur(IMAGES, 3, backend=backend)
     assert type(result) is np.ndarray
     np.testing.assert_array_equal(result, filters.median_blur(IMAGES, 3, backend="numpy"))
+
+
+def test_every_kind_of_call_passes_through_the_launcher(backend):
+    for name, call in every_call().items():
+        with gpuconv.use_backend(backend):
+            result = call()
+        with gpuconv.use_backend(EmulatorBackend()):
+            expected = call()
+        try:
+            assert_same(result, expected)
+        except AssertionError as error:
+            error.add_note(name)
+            raise
 
 
 def test_a_kernel_is_compiled_once(backend):
