@@ -102,7 +102,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_EACH<A>)
                             some_weights[to * params.chunk_entries * Q + n] =
                                 weights[(from * params.entries + j) * Q + n];
                     }
-                load_packs(tile, params.pitch, ROWS<A> + height - 1,
+                load_tile(tile, params.pitch, ROWS<A> + height - 1,
                            lead + COLUMNS<A> + (last - first + 1) * Q, input, params.images,
                            place.plane, place.y - params.top + i, x - lead);
                 __syncthreads();
@@ -146,7 +146,7 @@ __global__ void __launch_bounds__(THREADS, 3)
     for (int64 job = blockIdx.x; job < params.tiling.jobs; job += gridDim.x) {
         const Tile place = params.tiling.at(job, WARPS * R, COLUMNS<float>);
         const int left = place.x - K / 2 - SHIFT, lead = lead_in<T>(left);
-        load_packs(tile, params.pitch, WARPS * R + K - 1, lead + (31 + PACKS) * Q, input, images,
+        load_tile(tile, params.pitch, WARPS * R + K - 1, lead + (31 + PACKS) * Q, input, images,
                    place.plane, place.y - params.top, left - lead);
         __syncthreads();
         const T* pixels = tile + warp * R * params.pitch + lead + lane * Q;

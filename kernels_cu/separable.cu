@@ -159,7 +159,7 @@ __global__ void __launch_bounds__(THREADS, BLOCKS_EACH<A>)
                     const int height = min(params.chunk_height, params.height - i);
                     copy_numbers(column, own + i, height);
                     if (s == 0 || height < params.height)
-                        load_packs(tile, params.pitch, ROWS<A> + height - 1, lead + packs * Q,
+                        load_tile(tile, params.pitch, ROWS<A> + height - 1, lead + packs * Q,
                                    input, params.images, place.plane, place.y - params.top + i,
                                    x - lead);
                     __syncthreads();

@@ -69,6 +69,8 @@ def test_requests_are_near_their_ideal(name, shape, run, make, dtype):
     assert variant.kernel == kernel
     assert emulated.counts
     for count in emulated.counts:
+        if count.bytes < 16 and "image.cuh" in f"{count.line}":
+            continue  # packs of a tile that reach outside come element by element
         if count.space == "shared":
             limit = CONFLICTS.get(kernel, 1.2)
         elif count.access == "write":

@@ -62,9 +62,56 @@ struct Tiling {
     }
 };
 
+// Rows × packs of 16 bytes of a tile, as `load_tile` has them. All threads read at once, whatever a
+// row's length, several packs each before the first arrives; only packs that reach outside ask the
+// border.
+template <typename T>
+__device__ __forceinline__ void load_packs(T* tile, int pitch, int rows, int packs, const T* plane,
+                                           const Images& images, int y, int x, int rank,
+                                           int threads) {
+    constexpr int N = 16 / sizeof(T), BATCH = 4;
+    const int row_step = threads / packs, pack_step = threads % packs;
+    const T value = images.value.template as<T>();
+    int r = rank / packs, c = rank % packs;
+    while (r < rows) {
+        uint4 batch[BATCH];  // four registers; a Pack of bytes would take one a byte
+        int targets[BATCH];  // -1: none
+#pragma unroll
+        for (int b = 0; b < BATCH; ++b) {
+            targets[b] = r < rows ? r * pitch + c * N : -1;
+            if (r < rows) {
+                const int from_y = map_index(images.border, y + r, images.height);
+                const int from_x = x + c * N;
+                const T* row = plane + from_y * images.input.row;
+                if (from_y >= 0 && from_x >= 0 && from_x + N <= images.row_elements()) {
+                    batch[b] = *reinterpret_cast<const uint4*>(row + from_x);
+                } else {
+                    targets[b] = -1;
+#pragma unroll 1
+                    for (int i = 0; i < N; ++i) {
+                        const int element = map_element(images, from_x + i);
+                        tile[r * pitch + c * N + i] =
+                            from_y < 0 || element < 0 ? value : row[element];
+                    }
+                }
+            }
+            r += row_step;
+            c += pack_step;
+            if (c >= packs) {
+                c -= packs;
+                ++r;
+            }
+        }
+#pragma unroll
+        for (int b = 0; b < BATCH; ++b)
+            if (targets[b] >= 0) *reinterpret_cast<uint4*>(tile + targets[b]) = batch[b];
+    }
+}
+
 // Fill `tile` (rows × columns, rows `pitch` apart) from a plane of `input`, from row y and element
-// x on; both may lie outside. Only blocks that meet an edge ask the border. `x` and `pitch` should
-// be multiples of 16 bytes (see lead_in): then whole blocks are read 16 bytes at a time.
+// x on; both may lie outside, where the border answers. `x` and `pitch` must be multiples of 16
+// bytes (see lead_in): then rows are read 16 bytes at a time where the array allows it, and up to
+// a whole pack of the tile is filled behind its columns.
 // Every thread of the block must call it; the tile is readable after the next barrier.
 template <typename T, typename Stored>
 __device__ __forceinline__ void load_tile(T* tile, int pitch, int rows, int columns,
@@ -72,34 +119,22 @@ __device__ __forceinline__ void load_tile(T* tile, int pitch, int rows, int colu
                                           int y, int x) {
     const int rank = (threadIdx.z * blockDim.y + threadIdx.y) * blockDim.x + threadIdx.x;
     const int threads = blockDim.x * blockDim.y * blockDim.z;
-    const int lane = rank % 32, warp = rank / 32, warps = threads / 32;
     const int64 start = images.plane_offset(images.input, plane);
-    const bool inside = y >= 0 && y + rows <= images.height && x >= 0 &&
-                        x + columns <= images.row_elements();
     if constexpr (same_type<T, Stored>) {
-        constexpr int N = 16 / sizeof(T);
-        if (inside && images.wide_loads) {
-            const int packs = (columns + N - 1) / N;
-            for (int r = warp; r < rows; r += warps) {
-                const T* row = input + start + (y + r) * images.input.row + x;
-                for (int c = lane; c < packs; c += 32) {
-                    // The last pack of a row may hold more than was asked for, never more than
-                    // the row has: then its elements are read one by one.
-                    if (x + (c + 1) * N <= images.row_elements()) {
-                        store_pack(tile + r * pitch + c * N, load_pack<N>(row + c * N));
-                    } else {
-                        for (int i = c * N; i < columns; ++i) tile[r * pitch + i] = row[i];
-                    }
-                }
-            }
+        if (images.wide_loads) {
+            constexpr int N = 16 / sizeof(T);
+            load_packs(tile, pitch, rows, (columns + N - 1) / N, input + start, images, y, x, rank,
+                       threads);
             return;
         }
     }
+    const bool inside = y >= 0 && y + rows <= images.height && x >= 0 &&
+                        x + columns <= images.row_elements();
     const T value = images.value.template as<T>();
-    for (int r = warp; r < rows; r += warps) {
+    for (int r = rank / 32; r < rows; r += threads / 32) {
         const int from_y = inside ? y + r : map_index(images.border, y + r, images.height);
         const int64 row = start + from_y * images.input.row;
-        for (int c = lane; c < columns; c += 32) {
+        for (int c = rank % 32; c < columns; c += 32) {
             const int from_x = inside ? x + c : map_element(images, x + c);
             tile[r * pitch + c] = from_y < 0 || from_x < 0
                                       ? value

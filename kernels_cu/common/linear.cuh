@@ -131,60 +131,6 @@ __device__ __forceinline__ void copy_numbers(T* target, const T* source, int cou
     for (int i = rank; i < count; i += THREADS) target[i] = source[i];
 }
 
-// load_tile for tiles whose rows are a few packs of 16 bytes: all threads read at once whatever a
-// row's length, several packs each before the first arrives, and of the packs of edge blocks only
-// those that reach outside ask the border. `x` and `pitch` must be multiples of 16 bytes.
-template <typename T, typename Stored>
-__device__ __forceinline__ void load_packs(T* tile, int pitch, int rows, int columns,
-                                           const Stored* input, const Images& images, int64 plane,
-                                           int y, int x) {
-    if constexpr (same_type<T, Stored>) {
-        if (images.wide_loads) {
-            constexpr int N = 16 / sizeof(T), BATCH = 4;
-            const int rank = threadIdx.y * 32 + threadIdx.x, packs = (columns + N - 1) / N;
-            const int row_step = THREADS / packs, pack_step = THREADS % packs;
-            const int64 start = images.plane_offset(images.input, plane);
-            const T fill = images.value.template as<T>();
-            int r = rank / packs, c = rank % packs;
-            while (r < rows) {
-                uint4 batch[BATCH];  // four registers; a Pack of bytes would take one a byte
-                int targets[BATCH];  // -1: none
-#pragma unroll
-                for (int b = 0; b < BATCH; ++b) {
-                    targets[b] = r < rows ? r * pitch + c * N : -1;
-                    if (r < rows) {
-                        const int from_y = map_index(images.border, y + r, images.height);
-                        const int from_x = x + c * N;
-                        const T* row = input + start + from_y * images.input.row;
-                        if (from_y >= 0 && from_x >= 0 && from_x + N <= images.row_elements()) {
-                            batch[b] = *reinterpret_cast<const uint4*>(row + from_x);
-                        } else {
-                            targets[b] = -1;
-#pragma unroll 1
-                            for (int i = 0; i < N; ++i) {
-                                const int element = map_element(images, from_x + i);
-                                tile[r * pitch + c * N + i] =
-                                    from_y < 0 || element < 0 ? fill : row[element];
-                            }
-                        }
-                    }
-                    r += row_step;
-                    c += pack_step;
-                    if (c >= packs) {
-                        c -= packs;
-                        ++r;
-                    }
-                }
-#pragma unroll
-                for (int b = 0; b < BATCH; ++b)
-                    if (targets[b] >= 0) *reinterpret_cast<uint4*>(tile + targets[b]) = batch[b];
-            }
-            return;
-        }
-    }
-    load_tile(tile, pitch, rows, columns, input, images, plane, y, x);
-}
-
 template <typename A>
 __device__ __forceinline__ void clear(RowSums<A>& sums) {
 #pragma unroll
