@@ -11,6 +11,7 @@ import pytest
 import gpuconv
 from gpuconv.backends.cuda import FAMILIES, adaptive, pool, unpool, variants
 from gpuconv.backends.cuda.launch import MOST_BLOCKS, SHARED_BYTES
+from gpuconv.plan import UnpoolPlan
 from gpuconv.plan.pool import plan_adaptive_pool, plan_global_pool, plan_pool, plan_unpool
 from tests.emulator import EmulatorBackend
 from tests.image_cases import dtype_of
@@ -318,7 +319,7 @@ def test_unpool_in_parts(emulated, layout, in_blocks, monkeypatch):
 
 @pytest.mark.emulator
 def test_unpool_ignores_what_a_device_cannot_refuse(emulated, monkeypatch):
-    monkeypatch.setattr(unpool, "check_indices", lambda indices, size: None)
+    monkeypatch.setattr(UnpoolPlan, "check_indices", lambda plan, indices: None)
     x = random_values((1, 1, 4), "float32")
     indices = np.array([[[-1, 8, 2**40, 3]]])
     result = gpuconv.max_unpool1d(x, indices, 2, backend=emulated)

@@ -115,6 +115,13 @@ class UnpoolPlan:
         """None: it only moves values."""
         return 0
 
+    def check_indices(self, indices: npt.NDArray[Any]) -> None:
+        """Refuse positions outside a plane: a backend calls it where the host holds them."""
+        size = prod(self.output.spatial)
+        for worst in (indices.min(), indices.max()):
+            if not 0 <= worst < size:
+                raise ValueError(f"indices must lie in [0, {size}), got {worst}")
+
     def __repr__(self) -> str:
         return f"UnpoolPlan({self.dtype} {self.input} → {self.output}; one scatter a plane)"
 

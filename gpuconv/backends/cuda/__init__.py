@@ -120,6 +120,8 @@ class CudaBackend:
         if any(0 in output.shape for output in outputs):
             return
         launcher = self.launcher
+        if isinstance(plan, UnpoolPlan) and isinstance(inputs[1], np.ndarray):
+            plan.check_indices(inputs[1])
         if launcher.owns(inputs[0]):
             others = [a if launcher.owns(a) else launcher.upload(a) for a in inputs[1:]]
             self._launch(plan, [inputs[0], *others], outputs)

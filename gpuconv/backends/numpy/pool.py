@@ -330,7 +330,7 @@ def _saturated(values: Values, dtype: DType) -> Values:
 
 def run_unpool(plan: UnpoolPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Scatter every value to its flat index; of equal indices the last in the plane wins."""
-    size, rank = prod(plan.output.spatial), len(plan.output.spatial)
+    rank = len(plan.output.spatial)
     outputs[0][...] = 0
     arrays = [*inputs, outputs[0]]
     for values, indices, target in map_planes(arrays, rank, plan.input.channels_last):
@@ -345,9 +345,7 @@ def run_unpool(plan: UnpoolPlan, inputs: Sequence[Values], outputs: Sequence[Val
         )
         for planes, region in cells:
             flat = indices[(planes, *region)]
-            for worst in (flat.min(), flat.max()):
-                if not 0 <= worst < size:
-                    raise ValueError(f"indices must lie in [0, {size}), got {worst}")
+            plan.check_indices(flat)
             place = _unravel(flat.astype(np.int64), plan.output.spatial)
             number = np.arange(planes.start, planes.stop).reshape(-1, *[1] * (rank + 1))
             target[(number, *place, np.arange(inner))] = values[(planes, *region)]
