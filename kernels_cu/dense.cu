@@ -70,7 +70,7 @@ __device__ __forceinline__ void add_chunk(Sums<A, STENCILS>& sums, RowSums<A>& t
 }
 
 template <typename T, typename A, typename In, typename Out, int STENCILS>
-__global__ void __launch_bounds__(THREADS, BLOCKS_EACH<A>)
+__global__ void __launch_bounds__(THREADS, BLOCKS_EACH<T, A>)
     dense_any(const Memory<In>* input, Memory<Out>* output, const Weight<A>* weights,
               const int* places, const LinearParams params) {
     constexpr int Q = PACK<A>, R = ROWS_EACH<A>;

@@ -24,8 +24,14 @@ constexpr int COLUMNS = 32 * PACK<A>;
 
 // Blocks that a multiprocessor shall have registers for: left to itself, the compiler takes so many
 // that one block has them all.
-template <typename A>
-constexpr int BLOCKS_EACH = sizeof(A) == 16 ? 1 : 2;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 800
+constexpr bool CONVERTS_BFLOAT16 = true;  // in several instructions, and more registers
+#else
+constexpr bool CONVERTS_BFLOAT16 = false;
+#endif
+template <typename T, typename A>
+constexpr int BLOCKS_EACH =
+    sizeof(A) == 16 || (CONVERTS_BFLOAT16 && same_type<T, bfloat16>) ? 1 : 2;
 
 template <typename A>
 struct WeightOf {
