@@ -482,3 +482,15 @@ def test_unsharp_mask_rounds_exact_halves_to_even():
     plan = plan_unsharp(images, np.ones(1), np.array([0.5, 0.5]), 1.0, **common)
     # x + (x − (x + left) / 2) = x + (x − left) / 2: 9, 10.5, 11.5, 14, 14.5, 18.5
     assert run(plan, images, backend="numpy").tolist() == [[9, 10, 12, 14, 14, 18]]
+
+
+@pytest.mark.parametrize("name", ["sobel", "scharr", "prewitt"])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_magnitudes_of_flat_images_are_zero(dtype, name):
+    for shape in ((1, 1), (9, 40)):
+        images = np.full(shape, 7).astype(dtype_of(dtype))
+        assert_equal(getattr(filters, name)(images), np.zeros(shape), dtype_of(dtype))
+        if is_integer(images.dtype):
+            for out_dtype in ("int8", "int32"):
+                result = getattr(filters, name)(images, out_dtype=out_dtype)
+                assert_equal(result, np.zeros(shape), out_dtype)

@@ -183,7 +183,7 @@ __device__ __forceinline__ int small_magnitude(int a, int b) {
     int root = __float2int_rn(sqrtf(float(square)));
     // root is the answer if root^2 - root < square <= root^2 + root.
     root += square > root * root + root;
-    root -= square <= root * root - root;
+    root -= root && square <= root * root - root;
     return root;
 }
 __device__ __forceinline__ float length(float x, float y) {
