@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,10 @@ TYPICAL_ERROR = 0.05
 """Levels that it may be off as a root mean square, over noise of black and white."""
 
 
+KEPT_WEIGHTS = 1024
+"""Largest kernel whose stencil is kept from call to call."""
+
+
 class Frozen:
     """A read-only array that can be hashed and compared: kernels inside plans."""
 
@@ -49,10 +54,12 @@ class Frozen:
         return self._hash
 
     def __eq__(self, other: object) -> bool:
-        return (
+        return self is other or (
             isinstance(other, Frozen)
+            and self._hash == other._hash
             and self.array.dtype == other.array.dtype
-            and np.array_equal(self.array, other.array)
+            and self.array.shape == other.array.shape
+            and self.array.tobytes() == other.array.tobytes()
         )
 
     def __reduce__(self) -> tuple[type[Frozen], tuple[npt.NDArray[Any]]]:
@@ -140,6 +147,17 @@ def plan_stencil(kernel: Floats, dtype: DType, gain: float = 1.0) -> Stencil:
 
     `gain` is what the sums are multiplied by before they are rounded.
     """
+    if kernel.size > KEPT_WEIGHTS:
+        return _plan_stencil(kernel, dtype, gain)
+    return _kept_stencil(Frozen(kernel), dtype, gain)
+
+
+@lru_cache(maxsize=64)
+def _kept_stencil(kernel: Frozen, dtype: DType, gain: float) -> Stencil:
+    return _plan_stencil(kernel.array, dtype, gain)
+
+
+def _plan_stencil(kernel: Floats, dtype: DType, gain: float) -> Stencil:
     column, row, residual = factor(kernel)
     if is_float(dtype):
         slack = 2 * float(np.finfo(accumulator(dtype)).eps)
@@ -159,6 +177,17 @@ def plan_stencil(kernel: Floats, dtype: DType, gain: float = 1.0) -> Stencil:
 
 def plan_separable(column: Floats, row: Floats, dtype: DType, gain: float = 1.0) -> Stencil:
     """The form in which outer(column, row) is summed over images of `dtype`; `gain` as above."""
+    if max(column.size, row.size) > KEPT_WEIGHTS:
+        return _plan_separable(column, row, dtype, gain)
+    return _kept_separable(Frozen(column), Frozen(row), dtype, gain)
+
+
+@lru_cache(maxsize=64)
+def _kept_separable(column: Frozen, row: Frozen, dtype: DType, gain: float) -> Stencil:
+    return _plan_separable(column.array, row.array, dtype, gain)
+
+
+def _plan_separable(column: Floats, row: Floats, dtype: DType, gain: float) -> Stencil:
     if min(column.size, row.size) == 1:
         return plan_stencil(np.outer(column, row), dtype, gain)
     if is_float(dtype):

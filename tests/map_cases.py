@@ -8,7 +8,16 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from gpuconv.backends.numpy import conv, correlation, pool, window_tiles
+from gpuconv.backends.numpy import (
+    conv,
+    depthwise,
+    operands,
+    pool,
+    products,
+    slabs,
+    staging,
+    window_tiles,
+)
 from tests import reference
 from tests.image_cases import dtype_of, is_integer
 
@@ -79,15 +88,21 @@ def shrink_tiles(monkeypatch: pytest.MonkeyPatch, rank: int = 2) -> None:
         (pool, "CHANNELS", 3),
         (pool, "UNPOOLED", 5),
         (conv, "CHANNELS", 2),
-        (correlation, "BLOCK_TAPS", 4),
-        (correlation, "EXACT_BLOCK_TAPS", 4),
-        (correlation, "DIRECT_TAPS", 2),
-        (correlation, "PART_TAPS", 6 * times),
-        (correlation, "COLUMN_ELEMENTS", 150 * times),
-        (correlation, "SUM_ELEMENTS", 60 * times),
-        (correlation, "DIRECT_ELEMENTS", 60 * times),
-        (correlation, "LOADED_ELEMENTS", 200 * times),
-        (correlation, "WEIGHT_ELEMENTS", 8),
-        (correlation, "LEAST_POSITIONS", 2),
+        (conv, "WEIGHT_BYTES", 32),
+        (operands, "BLOCK_TAPS", 4),
+        (operands, "EXACT_BLOCK_TAPS", 4),
+        (products, "ALONE", 2),
+        (products, "GATHERED_TAPS", 6 * times),
+        (products, "COLUMN_ELEMENTS", 150 * times),
+        (products, "SUM_ELEMENTS", 20 * times),
+        (depthwise, "COLUMN_ELEMENTS", 60),
+        (depthwise, "TILE_ELEMENTS", 60),
+        (depthwise, "LOADED_ELEMENTS", 200),
+        (depthwise, "CHUNK", 4),
+        (slabs, "BLOCK_TAPS", 2),
+        (slabs, "SUM_ELEMENTS", 20 * times),
+        (staging, "PART_TAPS", 6 * times),
+        (staging, "TILE_ELEMENTS", 60 * times),
+        (staging, "LOADED_ELEMENTS", 200 * times),
     ):
         monkeypatch.setattr(module, name, value)

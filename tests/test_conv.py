@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import gpuconv
-from gpuconv.backends.numpy import correlation
+from gpuconv.backends.numpy import products
 from tests import reference
 from tests.image_cases import DTYPES, FLOATS, assert_equal, assert_within, dtype_of, is_integer
 from tests.map_cases import (
@@ -239,7 +239,7 @@ def test_half_floats_are_summed_in_float32(dtype, algorithm):
 
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 def test_kernels_may_be_cut_into_parts_of_different_sizes(layout, monkeypatch):
-    monkeypatch.setattr(correlation, "PART_TAPS", 2)
+    monkeypatch.setattr(products, "GATHERED_TAPS", 2)
     x, w = random_maps(layout, 3, (90,), "float32"), random_values((4, 3, 3), "float32")
     assert_conv(gpuconv.conv1d(x, w, layout=layout), x, w, None, {"layout": layout})
 

@@ -13,16 +13,10 @@ from math import gcd, prod
 
 import numpy as np
 
-from gpuconv.backends.numpy.correlation import (
-    COLUMN_ELEMENTS,
-    LEAST_POSITIONS,
-    PART_TAPS,
-    Correlation,
-    Ending,
-    Maps,
-    choose_numbers,
-)
-from gpuconv.backends.numpy.pool import pool_planes
+from gpuconv.backends.numpy.correlation import Correlation, Ending
+from gpuconv.backends.numpy.operands import Maps, Operands, choose_numbers
+from gpuconv.backends.numpy.pool import pool_tasks
+from gpuconv.backends.numpy.tasks import Task, run_tasks
 from gpuconv.backends.numpy.tile import Values, even
 from gpuconv.border import Border
 from gpuconv.dtypes import INT64, is_integer_type, saturate_value
@@ -31,22 +25,29 @@ from gpuconv.plan.conv import choose_algorithm
 from gpuconv.plan.maps import MapShape
 from gpuconv.window import AxisWindow
 
-CHANNELS = 512
+CHANNELS = 256
 """Output channels computed at once."""
+
+WEIGHT_BYTES = 10 << 20
+"""Weights kept converted; more are converted tile by tile."""
 
 
 def run(plan: ConvPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """`conv1d`, `conv2d`, `conv3d`."""
     out = _channels_at_end(outputs[0], plan.output)
+    tasks: list[Task] = []
     for part, channels in _conv(plan, inputs, plan.output.channels_last):
-        _fill(part, out[..., channels])
+        tasks += _tasks(part, out[..., channels])
+    run_tasks(tasks)
 
 
 def run_pooled(plan: ConvPoolPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """`conv2d_pool2d`: the pool reads the convolution, which computes what is read."""
     out = _channels_at_end(outputs[0], plan.pool.output)
+    tasks: list[Task] = []
     for part, channels in _conv(plan.conv, inputs, True):
-        pool_planes(plan.pool, part, [out[..., channels]])
+        tasks += pool_tasks(plan.pool, part, [out[..., channels]])
+    run_tasks(tasks)
 
 
 def run_transpose(
@@ -69,27 +70,28 @@ def run_transpose(
     covered = [sum(phase.count for phase in axis) for axis in axes]
     if covered != list(plan.output.spatial):
         nothing = np.zeros((1,) * (out.ndim - 1) + (plan.output.channels,), plan.sum_dtype)
-        out[...] = ending.apply(nothing)
+        ending.write(nothing, out)
     algorithm, _ = choose_algorithm(weight.shape[2], weight.shape[1])
+    tasks: list[Task] = []
     for phases in product(*axes):
         taps = weight[:, :, :, *(phase.taps for phase in phases)]
         place = out[:, *(phase.outputs for phase in phases)]
         windows = [phase.window for phase in phases]
+        terms = prod(taps.shape[2:])
+        numbers = choose_numbers(plan.input_dtype, plan.weight_dtype, plan.sum_dtype, terms)
         for groups, outs, channels in _channel_parts(taps.shape):
-            part = Correlation(
+            operands = Operands(
                 maps,
                 groups,
                 taps[groups, outs],
                 windows,
-                place.shape[1:-1],
-                choose_numbers(
-                    plan.input_dtype, plan.weight_dtype, plan.sum_dtype, prod(taps.shape[2:])
-                ),
-                ending.of_channels(channels),
-                algorithm,
+                numbers,
                 plan.output.channels_last,
+                weight.size * numbers.work.itemsize <= WEIGHT_BYTES,
             )
-            _fill(part, place[..., channels])
+            part = Correlation(operands, place.shape[1:-1], ending.of_channels(channels), algorithm)
+            tasks += _tasks(part, place[..., channels])
+    run_tasks(tasks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,27 +161,25 @@ def _conv(
     weight = inputs[1].reshape(plan.groups, -1, *inputs[1].shape[1:])
     ending = _ending(plan, inputs)
     for groups, outs, channels in _channel_parts(weight.shape):
-        yield (
-            Correlation(
-                maps,
-                groups,
-                weight[groups, outs],
-                plan.windows,
-                plan.output.spatial,
-                numbers,
-                ending.of_channels(channels),
-                plan.algorithm,
-                last,
-            ),
-            channels,
+        operands = Operands(
+            maps,
+            groups,
+            weight[groups, outs],
+            plan.windows,
+            numbers,
+            last if plan.algorithm == "gemm" else maps.channels_last,
+            weight.size * numbers.work.itemsize <= WEIGHT_BYTES,
         )
+        part = Correlation(
+            operands, plan.output.spatial, ending.of_channels(channels), plan.algorithm
+        )
+        yield part, channels
 
 
 def _channel_parts(weight: Sequence[int]) -> Iterator[tuple[slice, slice, slice]]:
     """Cut (G, O, C, ...) into (groups, outputs of each, output channels) of bounded work."""
-    groups, outs, *taps = weight
-    columns = COLUMN_ELEMENTS // LEAST_POSITIONS // min(prod(taps), PART_TAPS)
-    group_step = even(groups, min(CHANNELS // outs, columns))
+    groups, outs = weight[:2]
+    group_step = even(groups, CHANNELS // outs)
     out_step = even(outs, CHANNELS)
     for g in range(0, groups, group_step):
         for o in range(0, outs, out_step):
@@ -211,6 +211,6 @@ def _channels_at_end(array: Values, shape: MapShape) -> Values:
     return batched if shape.channels_last else np.moveaxis(batched, 1, -1)
 
 
-def _fill(part: Correlation, out: Values) -> None:
-    """Compute the whole of a correlation."""
-    part.fill(out, slice(0, len(out)), tuple(slice(0, n) for n in out.shape[1:-1]))
+def _tasks(part: Correlation, out: Values) -> Iterator[Task]:
+    """What computes the whole of a correlation."""
+    return part.tasks(out, slice(0, len(out)), tuple(slice(0, n) for n in out.shape[1:-1]))

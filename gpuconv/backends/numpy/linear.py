@@ -1,298 +1,432 @@
-"""Weighted sums over images: dense or separable stencils, magnitudes, unsharp masks."""
+"""Weighted sums over images: dense or separable stencils, magnitudes, unsharp masks.
+
+Sums in float32 and float64 are matrix products (`toeplitz`), for integer images exact ones. Sums
+in wider words, and those of a tile that holds NaN or Inf, which a product would spread, are taken
+tap by tap.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from fractions import Fraction
-from typing import Any
+from functools import lru_cache
 
 import numpy as np
 
-from gpuconv.backends.numpy.images import ImageNode, run_images
+from gpuconv.backends.numpy.exact import (
+    Words,
+    drop_bits,
+    pixel_half,
+    rounded,
+    whole_magnitude,
+    whole_unsharp,
+)
+from gpuconv.backends.numpy.images import ImageNode, input_ranges, run_images, stage
 from gpuconv.backends.numpy.passes import two_passes
-from gpuconv.backends.numpy.sums import BLOCK_TAPS, PairwiseSum
-from gpuconv.backends.numpy.tile import Region, Source, Values, load
-from gpuconv.dtypes import DType, is_float, limits, saturate
-from gpuconv.plan.filters import AMOUNT_BITS, LinearPlan
+from gpuconv.backends.numpy.scratch import Scratch, pitch
+from gpuconv.backends.numpy.spectra import SpectralSums, tile_sizes, worth_it
+from gpuconv.backends.numpy.sums import PairwiseSum
+from gpuconv.backends.numpy.taps import MOST_TAPS, add_taps, shifted, weighted_sum, window_sum
+from gpuconv.backends.numpy.tile import Region, Source, Values
+from gpuconv.backends.numpy.toeplitz import ColumnSums, RowSums, WindowSums
+from gpuconv.dtypes import (
+    FLOAT32,
+    DType,
+    accumulator,
+    is_float,
+    limits,
+    magnitude,
+    saturate,
+)
+from gpuconv.plan.filters import LinearPlan
 from gpuconv.quantize import Stencil
 
-DENSE_ELEMENTS = 1 << 20
+TILE_BYTES = 1 << 20
+"""Of a tile's sums."""
+
+DENSE_ELEMENTS = 1 << 19
 """Elements of a dense stencil's tile; more kernel rows than fit are taken in groups."""
 
-Words = tuple[Values, Values]
-"""(high, low) with sum = high · 2^half + low and 0 ≤ low < 2^half."""
+ONE_PASS_TAPS = 9
+"""Largest window that is summed in one pass although two would do."""
+
+BLOCK_ROWS = 2
+"""Rows that every product makes at once, at least: NaN or Inf in what it reads spoils them all."""
+
+MOST_CHANNELS = 4
+"""Interleaved channels along which products are banded; with more they would be mostly zeros."""
+
+INT16 = np.dtype(np.int16)
+
+KEPT_TAPS = 4096
+"""Largest window whose matrices are kept from call to call."""
 
 
 def run(plan: LinearPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Carry out a LinearPlan."""
-    run_images(LinearNode, plan, inputs, outputs)
+    itemsize = np.dtype(plan.stencils[0].accumulator.removesuffix("x2")).itemsize
+    sums = 4 if plan.combine == "unsharp" else len(plan.stencils)
+    elements, row = TILE_BYTES // (itemsize * sums), None
+    sizes = [w.size for w in plan.windows]
+    if plan.stencils[0].dense is not None and worth_it(sizes, itemsize):
+        rows, row = tile_sizes(*sizes)
+        elements = min(elements, rows * row)
+    run_images(LinearNode, plan, inputs, outputs, elements, row)
 
 
 class LinearNode(ImageNode[LinearPlan]):
     """A LinearPlan over a source of its dtype."""
 
-    def read(self, batch: slice, region: Region) -> Values:
+    def __init__(self, plan: LinearPlan, source: Source) -> None:
+        super().__init__(plan, source)
+        first = plan.stencils[0]
+        self.whole = not is_float(plan.images.dtype)
+        self.accumulator: DType = np.dtype(first.accumulator.removesuffix("x2"))
+        self.words = first.accumulator == "int64x2"
+        self.products = self.accumulator.kind == "f"
+        # Powers of two are exact: where nothing else is done to the sums they ride on the weights.
+        self.scaled = self.products and plan.combine == "sum" and not plan.delta
+        self.kernels = _windows(plan.stencils, self.scaled)
+        self.few = _few_taps(plan, self.kernels)
+        self.spectral = _spectral(plan, self.kernels, self.scaled, self.shape[-1])
+        self.window: WindowSums | None = None
+        if self.products and self.kernels is not None and self.kernels.size <= KEPT_TAPS:
+            self.window = _prepared_window(plan.stencils, self.scaled, self.shape[-1])
+        self.saturates = self.whole and (not self.scaled or _may_saturate(plan))
+
+    def fill(self, batch: slice, region: Region, out: Values) -> None:
         """Filtered pixels."""
         plan = self.plan
-        sums = [self._sum(s, batch, region) for s in plan.stencils]
-        whole = not is_float(plan.images.dtype)
-        if plan.combine == "magnitude":
-            down, across = sums
-            result = _whole_magnitude(down, across, plan) if whole else np.hypot(down, across)
-        elif plan.combine == "unsharp":
-            pixels = self.source.read(batch, region)
-            result = (_whole_unsharp if whole else _float_unsharp)(pixels, sums[0], plan)
-        elif whole:
-            result = _rounded(sums[0], plan)
-        else:
-            result = sums[0]
-            if plan.delta:
-                result += result.dtype.type(plan.delta)
-        return saturate(result, self.dtype) if whole else result.astype(self.dtype, copy=False)
+        if self.words:
+            self._finish(self._word_sums(batch, region), out, batch, region)
+            return
+        if self.few is not None and self._fill_few(self.few, batch, region, out):
+            return
+        # A product of whole rows may be written where it is wanted. One of columns is quicker
+        # beside: the rows of images often lie a multiple of 4 KiB apart.
+        direct = (
+            self.kernels is not None
+            and not self.whole
+            and plan.combine == "sum"
+            and out.dtype == self.accumulator
+            and out.strides[2] == out.itemsize
+            and out.flags.aligned
+        )
+        count, height, width = out.shape
+        shape = count, height, pitch(width, self.accumulator)
+        with Scratch() as scratch:
+            sums = [
+                out if direct else scratch.take(shape, self.accumulator)[:, :, :width]
+                for _ in plan.stencils
+            ]
+            if not self.products or not self._sum(batch, region, sums, banded=True):
+                self._sum(batch, region, sums, banded=False)
+            self._finish(sums, out, batch, region)
 
-    def _sum(self, stencil: Stencil, batch: slice, region: Region) -> Any:
-        """The stencil's unrounded sums, in its accumulator; Words for "int64x2"."""
-        if stencil.accumulator == "int64x2":
-            return self._word_sums(stencil, batch, region)
-        dtype = np.dtype(stencil.accumulator)
-        if stencil.dense is not None:
-            value = self.plan.images.value
-            return self._dense(stencil.dense.array, self.source, value, dtype, batch, region)
-        assert stencil.column is not None
-        assert stencil.row is not None
-        column, row = (f.array.astype(dtype) for f in (stencil.column, stencil.row))
-        images = self.plan.images
-
-        def down(strip: Values) -> Values:
-            height = strip.shape[1] - column.size + 1
-            rows = [strip[:, i : i + height] for i in range(column.size)]
-            return _drop_bits(weighted_sum(rows, column), stencil.column_shift)
-
-        def across(middle: Values) -> Values:
-            width = middle.shape[2] - row.size + 1
-            return weighted_sum(shifted_columns(middle, row.size), row).reshape(
-                *middle.shape[:2], width, middle.shape[3]
+    def _fill_few(self, dtype: DType, batch: slice, region: Region, out: Values) -> bool:
+        """A few taps, summed in `dtype`; False if NaN or Inf are seen, which taps of 0 pass on."""
+        plan, inner = self.plan, self.shape[-1]
+        (top, bottom), (left, right) = input_ranges(plan.windows, region)
+        start, stop, images = (top, left), (bottom, right), plan.images
+        count, height, width = out.shape
+        assert self.kernels is not None
+        with Scratch() as scratch:
+            tile = stage(
+                self.source, batch, start, stop, images.border, images.value, dtype, scratch
             )
+            if not self.whole and not np.isfinite(np.add.reduce(tile, axis=None)):
+                return False
+            sums = [scratch.take((count, height, tile.shape[2]), dtype) for _ in self.kernels]
+            for kernel, found in zip(self.kernels, sums, strict=True):
+                add_taps(tile, kernel.astype(dtype), inner, found)
+            if plan.combine == "magnitude":
+                down, across = sums
+                if self.whole:
+                    down, across = (scratch.take(s.shape, FLOAT32) for s in sums)
+                    np.copyto(down, sums[0])
+                    np.copyto(across, sums[1])
+                result = _magnitude(down, across, scratch)
+                if self.whole:
+                    np.rint(result, out=result)
+            else:
+                (result,) = sums
+                if plan.delta:
+                    np.add(result, dtype.type(plan.delta), out=result)
+            if self.whole:
+                result = _clipped(result, self.dtype)
+            np.copyto(out, result[:, :, :width], "unsafe")
+        return True
 
-        return two_passes(
-            self.source,
-            batch,
-            region,
-            self.plan.windows,
-            images.border,
-            images.value,
-            dtype,
-            down,
-            across,
+    def _sum(self, batch: slice, region: Region, sums: Sequence[Values], *, banded: bool) -> bool:
+        """Fill `sums` (b, h, w·C), one a stencil; False if products met what they would spread."""
+        if self.kernels is not None:
+            value = self.plan.images.value
+            self._sum_windows(self.kernels, self.source, value, batch, region, sums, banded)
+            rows = 1 if self.spectral else BLOCK_ROWS
+            return self.whole or all(_finite(s, rows) for s in sums)
+        return all(
+            self._sum_passes(stencil, batch, region, s, banded)
+            for stencil, s in zip(self.plan.stencils, sums, strict=True)
         )
 
-    def _dense(
+    def _sum_windows(
         self,
-        weights: Values,
+        kernels: Values,
         source: Source,
         value: float,
-        dtype: DType,
         batch: slice,
         region: Region,
-    ) -> Values:
-        """Σ weights·pixels, kernel rows in groups that keep the tile small."""
-        images = self.plan.images
-        (top, _), (left, right) = (
-            w.input_range(r.start, r.stop) for w, r in zip(self.plan.windows, region, strict=True)
-        )
-        height, (kernel_height, kernel_width) = region[0].stop - region[0].start, weights.shape
-        count, inner = batch.stop - batch.start, self.shape[-1]
-        group = max(1, DENSE_ELEMENTS // (count * (right - left) * inner) - height + 1)
-        total = PairwiseSum()
-        for first in range(0, kernel_height, group):
-            last = min(kernel_height, first + group)
-            start, stop = (top + first, left), (top + last - 1 + height, right)
-            tile = load(source, batch, start, stop, images.border, value, dtype)
-            views = [
-                view
-                for i in range(last - first)
-                for view in shifted_columns(tile[:, i : i + height], kernel_width)
-            ]
-            total.add(weighted_sum(views, weights[first:last].astype(dtype).ravel()))
-        return total.total().reshape(count, height, -1, inner)
+        sums: Sequence[Values],
+        banded: bool,
+    ) -> None:
+        """One pass. Kernel rows come in groups that keep the tile small."""
+        (top, _), (left, right) = input_ranges(self.plan.windows, region)
+        (count, height, _), inner = sums[0].shape, self.shape[-1]
+        room = DENSE_ELEMENTS // (count * (right - left) * inner) - height + 1
+        group = max(1, min(room, kernels.shape[1]))
+        if banded and self.spectral is not None:
+            group = kernels.shape[1]
+        totals = [PairwiseSum() for _ in sums]
+        for first in range(0, kernels.shape[1], group):
+            part = kernels[:, first : first + group]
+            whole = part.shape == kernels.shape
+            parts = sums if whole else [np.empty(s.shape, s.dtype) for s in sums]
+            with Scratch() as scratch:
+                rows = part.shape[1] + height - 1
+                start, stop = (top + first, left), (top + first + rows, right)
+                border, dtype = self.plan.images.border, sums[0].dtype
+                tile = stage(source, batch, start, stop, border, value, dtype, scratch)
+                if banded and self.spectral is not None:
+                    self.spectral(tile, parts[0])
+                elif banded:
+                    window = self.window if whole and self.window else WindowSums(part, inner)
+                    window(tile, parts)
+                else:
+                    for kernel, s in zip(part, parts, strict=True):
+                        s[...] = window_sum(tile, kernel, s.shape, inner)
+            if not whole:
+                for total, s in zip(totals, parts, strict=True):
+                    total.add(s)
+        if group < kernels.shape[1]:
+            for total, s in zip(totals, sums, strict=True):
+                s[...] = total.total()
 
-    def _word_sums(self, stencil: Stencil, batch: slice, region: Region) -> Words:
+    def _sum_passes(
+        self, stencil: Stencil, batch: slice, region: Region, sums: Values, banded: bool
+    ) -> bool:
+        """Two passes, the first one's sums rounded to fixed point; False as in `_sum`."""
+        dtype, inner = self.accumulator, self.shape[-1]
+        column, row = _taps(stencil, self.scaled)
+        down, across = _prepared_passes(stencil, self.scaled, min(inner, MOST_CHANNELS))
+
+        def reduce(tile: Values, out: Values) -> None:
+            if banded:
+                down(tile, out)
+            else:
+                height, width = out.shape[1:]
+                rows = [tile[:, i : i + height, :width] for i in range(column.size)]
+                out[...] = weighted_sum(rows, column)
+            if dtype.kind == "f":
+                if stencil.column_shift:
+                    np.rint(out, out=out)
+            else:
+                out[...] = drop_bits(out, stencil.column_shift)
+
+        with Scratch() as scratch:
+            middle, width = two_passes(
+                self.source,
+                batch,
+                region,
+                self.plan.windows,
+                self.plan.images.border,
+                self.plan.images.value,
+                dtype,
+                reduce,
+                scratch,
+            )
+            if banded and not self.whole and not _finite(middle[:, :, :width], BLOCK_ROWS):
+                return False
+            if banded and inner <= MOST_CHANNELS:
+                across(middle, sums)
+            else:
+                sums[...] = weighted_sum(shifted(middle, row.size, inner, sums.shape[2]), row)
+        return True
+
+    def _word_sums(self, batch: slice, region: Region) -> list[Words]:
         """Sums that outgrow 64 bits: one of the pixels' high halves, one of their low halves."""
-        assert stencil.dense is not None
-        half, int64 = 4 * self.plan.images.dtype.itemsize, np.dtype(np.int64)
-        weights, pad = stencil.dense.array, self.plan.images.value
-        high, low = (
-            self._dense(weights, *pixel_half(self.source, pad, upper), int64, batch, region)
-            for upper in (True, False)
-        )
-        return high + (low >> half), low & ((1 << half) - 1)
+        half, pad = 4 * self.plan.images.dtype.itemsize, self.plan.images.value
+        assert self.kernels is not None
+        count, height, width = (s.stop - s.start for s in (batch, *region))
+        found = []
+        for upper in (True, False):
+            sums = [
+                np.empty((count, height, width * self.shape[-1]), np.int64) for _ in self.kernels
+            ]
+            source, value = pixel_half(self.source, pad, upper)
+            self._sum_windows(self.kernels, source, value, batch, region, sums, banded=False)
+            found.append(sums)
+        return [
+            (high + (low >> half), low & ((1 << half) - 1))
+            for high, low in zip(*found, strict=True)
+        ]
+
+    def _finish(
+        self, sums: Sequence[Values | Words], out: Values, batch: slice, region: Region
+    ) -> None:
+        """From the stencils' sums to pixels in `out` (b, h, w·C)."""
+        if not self.whole:
+            self._finish_floats([s for s in sums if not isinstance(s, tuple)], out, batch, region)
+            return
+        plan, first = self.plan, sums[0]
+        if plan.combine == "magnitude":
+            result = whole_magnitude(first, sums[1], plan)
+        elif isinstance(first, tuple):
+            result = rounded(first, plan)
+        elif plan.combine == "unsharp":
+            pixels = self.source.read(batch, region).reshape(first.shape)
+            result = whole_unsharp(pixels, first, plan)
+        elif self.scaled:
+            result = np.rint(first, out=first) if plan.stencils[0].shift else first
+        else:
+            result = rounded(first, plan)
+        if self.saturates:
+            result = _clipped(result, self.dtype)
+        np.copyto(out, result, "unsafe")
+
+    def _finish_floats(
+        self, sums: Sequence[Values], out: Values, batch: slice, region: Region
+    ) -> None:
+        plan, result = self.plan, sums[0]
+        with Scratch() as scratch:
+            if plan.combine == "magnitude":
+                result = _magnitude(result, sums[1], scratch)
+            elif plan.combine == "unsharp":
+                # x + amount·(x − blur)
+                pixels = self.source.read(batch, region).reshape(result.shape)
+                pixels = pixels.astype(result.dtype, copy=False)
+                np.subtract(pixels, result, out=result)
+                np.multiply(result, result.dtype.type(plan.amount), out=result)
+                np.add(pixels, result, out=result)
+            elif plan.delta:
+                np.add(result, result.dtype.type(plan.delta), out=result)
+            if result is not out:
+                np.copyto(out, result, "unsafe")
 
 
-class _Half:
-    """The upper (signed) or lower (unsigned) half of every pixel's bits, as int64."""
-
-    def __init__(self, source: Source, bits: int, upper: bool) -> None:
-        self.source, self.bits, self.upper = source, bits, upper
-        self.shape = source.shape
-        self.dtype: DType = np.dtype(np.int64)
-
-    def read(self, batch: slice, region: Region) -> Values:
-        pixels = self.source.read(batch, region)
-        half: Values = _half_of(pixels, self.bits, self.upper)
-        return half.astype(np.int64)
+def _taps(stencil: Stencil, scaled: bool) -> tuple[Values, Values]:
+    """(column, row) in the accumulator, where it is a float one with the shifts applied."""
+    assert stencil.column is not None
+    assert stencil.row is not None
+    dtype = np.dtype(stencil.accumulator)
+    column, row = stencil.column.array, stencil.row.array
+    if dtype.kind == "f":
+        column = column * 0.5**stencil.column_shift
+        row = row * 0.5 ** (stencil.shift * scaled)
+    return column.astype(dtype), row.astype(dtype)
 
 
-def pixel_half(source: Source, value: float, upper: bool) -> tuple[Source, int]:
-    """The upper or lower half of every pixel, and of the border's value."""
-    bits = 4 * source.dtype.itemsize
-    return _Half(source, bits, upper), _half_of(int(value), bits, upper)
+@lru_cache(maxsize=64)
+def _windows(stencils: tuple[Stencil, ...], scaled: bool) -> Values | None:
+    """(n, KH, KW) taps of what is summed in one pass, as `_taps`; None where two are taken."""
+    dtype = np.dtype(stencils[0].accumulator.removesuffix("x2"))
+    kernels = []
+    for s in stencils:
+        if s.dense is not None:
+            kernel = s.dense.array
+        elif s.column_shift or s.height * s.width > ONE_PASS_TAPS:
+            return None
+        else:
+            assert s.column is not None
+            assert s.row is not None
+            kernel = np.outer(s.column.array, s.row.array)
+        kernels.append(kernel * 0.5**s.shift if scaled else kernel)
+    return np.stack(kernels).astype(dtype)
 
 
-def _half_of(value: Any, bits: int, upper: bool) -> Any:
-    return value >> bits if upper else value & ((1 << bits) - 1)
+@lru_cache(maxsize=64)
+def _prepared_window(stencils: tuple[Stencil, ...], scaled: bool, inner: int) -> WindowSums:
+    kernels = _windows(stencils, scaled)
+    assert kernels is not None
+    return WindowSums(kernels, inner)
 
 
-def shifted_columns(tile: Values, count: int) -> list[Values]:
-    """Views (b, h, w·C) of a tile (b, h, w + count − 1, C), each one pixel further right."""
-    batch, height, width, inner = tile.shape
-    flat = tile.reshape(batch, height, width * inner)
-    length = (width - count + 1) * inner
-    return [flat[:, :, j * inner : j * inner + length] for j in range(count)]
+@lru_cache(maxsize=64)
+def _prepared_passes(stencil: Stencil, scaled: bool, inner: int) -> tuple[RowSums, ColumnSums]:
+    column, row = _taps(stencil, scaled)
+    return RowSums(column), ColumnSums(row, inner)
 
 
-def weighted_sum(views: Sequence[Values], weights: Values) -> Values:
-    """Σ weights[i]·views[i]. Floats in blocks summed pairwise; every term counts, even 0·Inf."""
-    total = PairwiseSum()
-    term = np.empty(views[0].shape, weights.dtype)
-    for first in range(0, len(views), BLOCK_TAPS):
-        block = np.multiply(views[first], weights[first])
-        for view, weight in zip(
-            views[first + 1 : first + BLOCK_TAPS],
-            weights[first + 1 : first + BLOCK_TAPS],
-            strict=True,
-        ):
-            block += np.multiply(view, weight, out=term)
-        total.add(block)
-    return total.total()
+def _spectral(
+    plan: LinearPlan, kernels: Values | None, scaled: bool, inner: int
+) -> SpectralSums | None:
+    """The sums by transforms: of large windows, over floats and over exact sums below 2^24."""
+    if kernels is None or len(kernels) > 1 or kernels.dtype.kind != "f":
+        return None
+    whole = not is_float(plan.images.dtype)
+    if (whole and kernels.itemsize > 4) or not worth_it(kernels.shape[1:], kernels.itemsize):
+        return None
+    shift = plan.stencils[0].shift if scaled else 0
+    return SpectralSums(kernels[0], inner, shift if whole else None)
 
 
-def _drop_bits(sums: Values, bits: int) -> Values:
-    """sums / 2^bits rounded half to even, for exact sums in floats or int64."""
-    if not bits:
-        return sums
-    if sums.dtype.kind == "f":
-        sums *= sums.dtype.type(0.5**bits)
-        return np.rint(sums, out=sums)
-    rounded: Values = (sums + ((1 << (bits - 1)) - 1) + ((sums >> bits) & 1)) >> bits
-    return rounded
+def _few_taps(plan: LinearPlan, kernels: Values | None) -> DType | None:
+    """What a few taps are summed in: int16 where it holds every sum of 8-bit images exactly.
 
-
-def _rounded(sums: Values | Words, plan: LinearPlan) -> Values:
-    """Exact sums + delta, rounded half to even; saturation to the dtype is left to the caller."""
-    shift = plan.stencils[0].shift
-    if isinstance(sums, tuple):
-        half = 4 * plan.images.dtype.itemsize
-        if not shift:
-            return _round_words(*sums, half, plan)
-        # So huge a gain saturates beyond ±2^58 whatever the low word says.
-        room = 1 << (58 - half)
-        sums = (np.clip(sums[0], -room, room - 1) << half) + sums[1]
-    if not plan.delta:
-        return _drop_bits(sums, shift)
-    # An even number may be added after rounding: half to even stays what it was.
-    even = 2 * math.floor(Fraction(plan.delta) / 2)
-    whole, rest = _split(Fraction(plan.delta) - even, shift)
-    rounded = _drop_bits((sums.astype(np.int64) + whole) * 4 + rest, shift + 2)
-    if abs(even) < 1 << 60:
-        return rounded + even
-    half = 4 * plan.images.dtype.itemsize
-    return _add_to_words(rounded >> half, rounded & ((1 << half) - 1), even, half, plan)
-
-
-def _split(delta: Fraction, shift: int) -> tuple[int, int]:
-    """delta·2^shift as its floor and two more bits: 0 nothing, 1 below, 2 at, 3 above a half.
-
-    Two bits are all that rounding needs to know of the rest.
+    Float magnitudes, too, are quicker tap by tap. None: neither.
     """
-    scaled = delta * 2**shift
-    whole = math.floor(scaled)
-    twice = 2 * (scaled - whole)
-    return whole, 2 + (twice > 1) - (twice < 1) if twice else 0
-
-
-def _round_words(high: Values, low: Values, half: int, plan: LinearPlan) -> Values:
-    """Two-word sums of integer weights + delta → whole numbers of the output's dtype."""
-    whole, rest = _split(Fraction(plan.delta), 0)
-    up = (rest == 3) | ((rest == 2) & ((low + (whole & 1)) & 1))
-    return _add_to_words(high, low + up, whole, half, plan)
-
-
-def _add_to_words(high: Values, low: Values, whole: int, half: int, plan: LinearPlan) -> Values:
-    """high · 2^half + low + whole as the output's dtype, saturated."""
-    limit = 1 << (60 + half)  # beyond every dtype, whatever the sum
-    whole = max(-limit, min(limit, whole))
-    low = low + (whole & ((1 << half) - 1))
-    return join_words(high + (whole >> half) + (low >> half), low, half, plan.images.out_dtype)
-
-
-def join_words(high: Values, low: Values, half: int, dtype: DType) -> Values:
-    """high · 2^half + (the lower half of low) as `dtype`, saturated."""
-    least, most = limits(dtype)
-    wide = np.dtype(np.uint64 if least == 0 else np.int64)
-    joined = np.clip(high, least >> half, most >> half).astype(wide) << wide.type(half)
-    joined |= (low & ((1 << half) - 1)).astype(wide)
-    result = saturate(joined, dtype)
-    result[high < least >> half] = least
-    result[high > most >> half] = most
-    return result
-
-
-def _whole_magnitude(down: Values | Words, across: Values | Words, plan: LinearPlan) -> Values:
-    """The correctly rounded square root of the exact sum of squares."""
-    half = 4 * plan.images.dtype.itemsize
-    if half <= 8:
-        down, across = (np.asarray(v, dtype=np.float64) for v in (down, across))
-        # Squares stay below 2^53: exact, and no integer's root lies close to a half.
-        return np.rint(np.sqrt(down * down + across * across))
-    most = limits(plan.images.out_dtype)[1]
-    root = np.frompyfunc(lambda a, b: min(most, (math.isqrt(4 * (a * a + b * b)) + 1) // 2), 2, 1)
-    result: Values = root(_python_integers(down, half), _python_integers(across, half))
-    return result.astype(plan.images.out_dtype)
-
-
-def _python_integers(sums: Values | Words, half: int) -> Values:
-    """Exact sums of any width: squares of 32-bit gradients outgrow every dtype."""
-    if isinstance(sums, tuple):
-        joined: Values = sums[0].astype(object) * (1 << half) + sums[1].astype(object)
-        return joined
-    return sums.astype(np.int64).astype(object)
-
-
-def _float_unsharp(pixels: Values, blurred: Values, plan: LinearPlan) -> Values:
-    """x + amount·(x − blur)."""
-    sharp = pixels.astype(blurred.dtype)
-    sharp += (sharp - blurred) * blurred.dtype.type(plan.amount)
-    return sharp
-
-
-def _whole_unsharp(pixels: Values, blurred: Values, plan: LinearPlan) -> Values:
-    """x + amount·(x − blur) on fixed point, rounded once, half to even."""
-    shift, amount = plan.stencils[0].shift, int(plan.amount)
-    bits = shift + AMOUNT_BITS
-    pixels = pixels.astype(np.int64)
-    missing = (pixels << shift) - blurred.astype(np.int64)
-    if abs(amount) << (8 * plan.images.dtype.itemsize + shift + 1) < 1 << 62:
-        product = missing * amount
-        floor, rest = product >> bits, product & ((1 << bits) - 1)
+    if kernels is None or any(np.count_nonzero(k) > MOST_TAPS for k in kernels):
+        return None
+    dtype = plan.images.dtype
+    if is_float(dtype):
+        return accumulator(dtype) if plan.combine == "magnitude" else None
+    if dtype.itemsize > 1 or plan.combine == "unsharp" or any(s.shift for s in plan.stencils):
+        return None
+    most = max(int(np.abs(k).sum()) for k in kernels) * magnitude(dtype)
+    if plan.combine == "magnitude":
+        # Of a root below 2^11 float32 tells on which side of a half it lies.
+        fits = most < 2**15 and limits(plan.images.out_dtype)[1] < 2**11
     else:
-        # amount · missing outgrows 64 bits: its high part, and 30 low bits.
-        high = (missing >> 30) * amount
-        low = (missing & ((1 << 30) - 1)) * amount
-        high += low >> 30
-        floor = high >> (bits - 30)
-        rest = ((high & ((1 << (bits - 30)) - 1)) << 30) | (low & ((1 << 30) - 1))
-    whole = pixels + floor
-    middle = 1 << (bits - 1)
-    rounded: Values = whole + ((rest > middle) | ((rest == middle) & (whole & 1 == 1)))
-    return rounded
+        fits = plan.delta == int(plan.delta) and most + abs(plan.delta) < 2**15
+    return INT16 if fits else None
+
+
+def _may_saturate(plan: LinearPlan) -> bool:
+    """Whether rounded sums might leave the output's dtype; no, for most blurs."""
+    stencil = plan.stencils[0]
+    passes = [f.array for f in (stencil.dense, stencil.column, stencil.row) if f is not None]
+    if any((taps < 0).any() for taps in passes):
+        return True
+    shifts = [stencil.column_shift, stencil.shift][-len(passes) :]
+    (low, high), (least, most) = limits(plan.images.dtype), limits(plan.images.out_dtype)
+    for taps, shift in zip(passes, shifts, strict=True):
+        gain = int(taps.sum())
+        low, high = low * gain >> shift, -(-high * gain >> shift)
+    return low < least or high > most
+
+
+def _finite(sums: Values, step: int) -> bool:
+    """Whether every `step`-th row shows that no sum met NaN or Inf."""
+    return bool(np.isfinite(np.add.reduce(sums[:, ::step], axis=None)))
+
+
+def _clipped(values: Values, dtype: DType) -> Values:
+    """Whole numbers saturated; small ones in place, still of their own dtype."""
+    low, high = limits(dtype)
+    if values.dtype.kind == "f" and high < 2**24:
+        return np.clip(values, low, high, out=values)
+    return saturate(values, dtype)
+
+
+def _magnitude(down: Values, across: Values, scratch: Scratch) -> Values:
+    """sqrt(down² + across²); by the slow hypot where squares would overflow or vanish."""
+    info = np.finfo(down.dtype)
+    least, most = info.tiny / info.eps, info.max / 4
+    total, square = (scratch.take(down.shape, down.dtype) for _ in range(2))
+    np.multiply(down, down, out=total)
+    np.multiply(across, across, out=square)
+    np.add(total, square, out=total)
+    if total.min() >= least and total.max() <= most:
+        return np.sqrt(total, out=total)
+    odd = ~((total >= least) & (total <= most))
+    np.sqrt(total, out=total)
+    total[odd] = np.hypot(down[odd], across[odd])
+    return total

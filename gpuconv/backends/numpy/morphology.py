@@ -3,133 +3,135 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from gpuconv.backends.numpy.images import run_images
-from gpuconv.backends.numpy.linear import shifted_columns
-from gpuconv.backends.numpy.passes import two_passes
-from gpuconv.backends.numpy.tile import Region, Source, Values, load
-from gpuconv.dtypes import FLOAT32, DType, is_float, saturate
+from gpuconv.backends.numpy.images import Node, input_ranges, run_images, stage
+from gpuconv.backends.numpy.neighbours import columns, window_extremes
+from gpuconv.backends.numpy.passes import STRIP_BYTES, two_passes
+from gpuconv.backends.numpy.scratch import Scratch
+from gpuconv.backends.numpy.tile import Region, Source, Values
+from gpuconv.dtypes import FLOAT32, DType, is_float, limits, saturate
 from gpuconv.plan.filters import Images, MorphPlan, MorphStep
+
+TILE_BYTES = 1 << 19
+"""Pixels of a tile: more would leave a core's second cache, less is soon all overhead."""
 
 
 def run(plan: MorphPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Carry out a MorphPlan."""
-    run_images(morphology_node, plan, inputs, outputs)
+    elements = TILE_BYTES // compared_as(plan.images.dtype).itemsize
+    run_images(morphology_node, plan, inputs, outputs, elements)
 
 
-def morphology_node(plan: MorphPlan, source: Source) -> Source:
+def compared_as(dtype: DType) -> DType:
+    """NumPy compares short floats slowly."""
+    return FLOAT32 if is_float(dtype) and dtype.itemsize == 2 else dtype
+
+
+def morphology_node(plan: MorphPlan, source: Source) -> Node:
     """The plan's steps as nodes: one on the other, or two side by side for a gradient."""
     images = plan.images
     if plan.gradient:
-        first, second = (MorphNode(step, images, source) for step in plan.steps)
+        first, second = (MorphNode(step, images, source, images.dtype) for step in plan.steps)
         return _Difference(first, second, images.out_dtype)
+    node: Node | None = None
     for step in plan.steps:
-        source = MorphNode(step, images, source)
-    return _Saturated(source, images.out_dtype)
+        dtype = images.out_dtype if step is plan.steps[-1] else images.dtype
+        node = MorphNode(step, images, source, dtype)
+        source = node
+    assert node is not None
+    return node
 
 
-def window_extremes(values: Values, size: int, axis: int, ufunc: np.ufunc) -> Values:
-    """Maxima (or minima) of `size` neighbours along `axis`, in about log2(size) steps."""
-    outputs = values.shape[axis] - size + 1
-    span = [slice(None)] * values.ndim
+class MorphNode(Node):
+    """One dilation or erosion over a source; integers saturate to the output's dtype."""
 
-    def part(array: Values, start: int, length: int) -> Values:
-        span[axis] = slice(start, start + length)
-        return array[tuple(span)]
-
-    width = 1
-    while 2 * width <= size:
-        length = values.shape[axis] - width
-        values = ufunc(part(values, 0, length), part(values, width, length))
-        width *= 2
-    if width == size:
-        return values
-    # Two overlapping windows of the largest power of two cover the rest.
-    result: Values = ufunc(part(values, 0, outputs), part(values, size - width, outputs))
-    return result
-
-
-class MorphNode:
-    """One dilation or erosion over a source."""
-
-    def __init__(self, step: MorphStep, images: Images, source: Source) -> None:
+    def __init__(self, step: MorphStep, images: Images, source: Source, dtype: DType) -> None:
+        super().__init__(source.shape, dtype)
         self.step = step
         self.images = images
         self.source = source
-        self.shape = source.shape
-        self.dtype: DType = source.dtype
+        self.ufunc = np.maximum if step.operation == "dilate" else np.minimum
 
-    def read(self, batch: slice, region: Region) -> Values:
+    def fill(self, batch: slice, region: Region, out: Values) -> None:
         """Extremes over the footprint."""
-        step, images = self.step, self.images
-        ufunc = np.maximum if step.operation == "dilate" else np.minimum
-        dtype = FLOAT32 if is_float(self.dtype) and self.dtype.itemsize == 2 else self.dtype
-        if step.footprint is None:
-            height, width = (w.size for w in step.windows)
-            found = two_passes(
-                self.source,
-                batch,
-                region,
-                step.windows,
-                images.border,
-                images.value,
-                dtype,
-                lambda strip: window_extremes(strip, height, 1, ufunc),
-                lambda middle: window_extremes(middle, width, 2, ufunc),
-            )
-        else:
-            found = self._over_footprint(step.footprint.array, ufunc, dtype, batch, region)
-        return found.astype(self.dtype, copy=False)
+        with Scratch() as scratch:
+            over = self._over_box if self.step.footprint is None else self._over_footprint
+            found = over(batch, region, scratch)[:, :, : out.shape[2]]
+            if not is_float(self.dtype) and limits(self.dtype) != limits(self.source.dtype):
+                found = saturate(found, self.dtype)
+            np.copyto(out, found, "unsafe")
 
-    def _over_footprint(
-        self, footprint: Values, ufunc: np.ufunc, dtype: DType, batch: slice, region: Region
-    ) -> Values:
-        """One row of the footprint at a time."""
-        images = self.images
-        (top, _), (left, right) = (
-            w.input_range(r.start, r.stop) for w, r in zip(self.step.windows, region, strict=True)
+    def _over_box(self, batch: slice, region: Region, scratch: Scratch) -> Values:
+        height, width = (w.size for w in self.step.windows)
+        reduce, dtype = window_extremes(self.ufunc), compared_as(self.source.dtype)
+        middle, _ = two_passes(
+            self.source,
+            batch,
+            region,
+            self.step.windows,
+            self.images.border,
+            self.images.value,
+            dtype,
+            lambda tile, out: reduce(tile, height, 1, out),
+            scratch,
         )
-        height, inner = region[0].stop - region[0].start, self.shape[-1]
-        found: Any = None
-        for i, row in enumerate(footprint):
-            if not row.any():
-                continue
-            start, stop = (top + i, left), (top + i + height, right)
-            tile = load(self.source, batch, start, stop, images.border, images.value, dtype)
-            views = shifted_columns(tile, row.size)
-            for j in np.flatnonzero(row):
-                found = views[j].copy() if found is None else ufunc(found, views[j], out=found)
-        result: Values = found.reshape(batch.stop - batch.start, height, -1, inner)
-        return result
+        return columns(reduce, middle, width, self.shape[-1], dtype, scratch)
+
+    def _over_footprint(self, batch: slice, region: Region, scratch: Scratch) -> Values:
+        """Place by place, the rows of a tile taken for one line. Tall footprints come in parts."""
+        step, images, inner = self.step, self.images, self.shape[-1]
+        assert step.footprint is not None
+        footprint, dtype = step.footprint.array, compared_as(self.source.dtype)
+        (top, _), (left, right) = input_ranges(step.windows, region)
+        count, height = batch.stop - batch.start, region[0].stop - region[0].start
+        row_bytes = count * (right - left) * inner * dtype.itemsize
+        group = max(1, STRIP_BYTES // row_bytes - height + 1)
+        reach = (footprint.shape[1] - 1) * inner
+        line: Values | None = None
+        for first in range(0, len(footprint), group):
+            part = footprint[first : first + group]
+            with Scratch() as inside:
+                rows = top + first, top + first + len(part) - 1 + height
+                start, stop = (rows[0], left), (rows[1], right)
+                border, value = images.border, images.value
+                tile = stage(self.source, batch, start, stop, border, value, dtype, inside)
+                pitch = tile.shape[2]
+                pixels = tile.reshape(count, -1)
+                if line is None:
+                    line = np.empty((count, height * pitch), dtype)
+                    line[:, height * pitch - reach :] = 0
+                    found = None
+                inside_row = line[:, : height * pitch - reach]
+                for i, j in np.argwhere(part).tolist():
+                    place = i * pitch + j * inner
+                    view = pixels[:, place : place + inside_row.shape[1]]
+                    if found is None:
+                        np.copyto(inside_row, view)
+                        found = inside_row
+                    else:
+                        self.ufunc(found, view, out=found)
+        assert line is not None
+        return line.reshape(count, height, -1)
 
 
-class _Saturated:
-    """A source's integers saturated to another dtype, or its floats converted."""
-
-    def __init__(self, source: Source, dtype: DType) -> None:
-        self.source, self.dtype, self.shape = source, dtype, source.shape
-
-    def read(self, batch: slice, region: Region) -> Values:
-        values = self.source.read(batch, region)
-        return (
-            values.astype(self.dtype, copy=False)
-            if is_float(self.dtype)
-            else saturate(values, self.dtype)
-        )
-
-
-class _Difference:
+class _Difference(Node):
     """First minus second, where the first is never smaller; integers saturate."""
 
-    def __init__(self, first: Source, second: Source, dtype: DType) -> None:
-        self.first, self.second, self.dtype, self.shape = first, second, dtype, first.shape
+    def __init__(self, first: Node, second: Node, dtype: DType) -> None:
+        super().__init__(first.shape, dtype)
+        self.first, self.second = first, second
 
-    def read(self, batch: slice, region: Region) -> Values:
-        upper, lower = self.first.read(batch, region), self.second.read(batch, region)
-        if is_float(self.dtype):
-            return (upper - lower).astype(self.dtype, copy=False)
-        unsigned = np.dtype(f"u{upper.dtype.itemsize}")
-        return saturate(upper.view(unsigned) - lower.view(unsigned), self.dtype)
+    def fill(self, batch: slice, region: Region, out: Values) -> None:
+        """The difference of a region."""
+        with Scratch() as scratch:
+            upper, lower = (scratch.take(out.shape, n.dtype) for n in (self.first, self.second))
+            self.first.fill(batch, region, upper)
+            self.second.fill(batch, region, lower)
+            if is_float(self.dtype):
+                np.copyto(out, np.subtract(upper, lower, out=upper), "unsafe")
+                return
+            unsigned = np.dtype(f"u{upper.dtype.itemsize}")
+            np.subtract(upper.view(unsigned), lower.view(unsigned), out=upper.view(unsigned))
+            np.copyto(out, saturate(upper.view(unsigned), self.dtype))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from gpuconv.backends.numpy.tile import Region, Source, Values, load
+from gpuconv.backends.numpy.images import input_ranges, stage
+from gpuconv.backends.numpy.scratch import Scratch, pitch
+from gpuconv.backends.numpy.tile import Region, Source, Values
 from gpuconv.border import Border
 from gpuconv.dtypes import DType
 from gpuconv.window import AxisWindow
 
-STRIP_ELEMENTS = 1 << 19
-"""Elements of a strip: what bounds the memory of very tall windows."""
+STRIP_BYTES = 1 << 20
+"""Of a strip: what bounds the memory of very tall windows."""
 
-Pass = Callable[[Values], Values]
+Pass = Callable[[Values, Values], None]
 
 
 def two_passes(
@@ -26,21 +26,20 @@ def two_passes(
     value: float,
     dtype: DType,
     down: Pass,
-    across: Pass,
-) -> Values:
-    """Load what `region` needs as `dtype`, reduce it by `down`, then by `across`.
+    scratch: Scratch,
+) -> tuple[Values, int]:
+    """What `region` needs as `dtype`, reduced along H: (b, h, pitch), and the width in use.
 
-    `down` takes (b, rows, X) to (b, h, X); `across` takes (b, h, cols, C) to (b, h, w, C).
+    `down` fills (b, h, X) from (b, rows, pitch ≥ X).
     """
-    (top, bottom), (left, right) = (
-        w.input_range(r.start, r.stop) for w, r in zip(windows, region, strict=True)
-    )
+    (top, bottom), (left, right) = input_ranges(windows, region)
     count, inner = batch.stop - batch.start, source.shape[-1]
-    width = max(1, STRIP_ELEMENTS // (count * (bottom - top) * inner))
-    strips = []
-    for x in range(left, right, width):
-        end = min(right, x + width)
-        strip = load(source, batch, (top, x), (bottom, end), border, value, dtype)
-        reduced = down(strip.reshape(count, bottom - top, (end - x) * inner))
-        strips.append(reduced.reshape(count, -1, end - x, inner))
-    return across(strips[0] if len(strips) == 1 else np.concatenate(strips, axis=2))
+    height, width = region[0].stop - region[0].start, (right - left) * inner
+    middle = scratch.take((count, height, pitch(width, dtype)), dtype)
+    step = max(1, STRIP_BYTES // (count * (bottom - top) * inner * dtype.itemsize))
+    for x in range(left, right, step):
+        end = min(right, x + step)
+        with Scratch() as inside:
+            tile = stage(source, batch, (top, x), (bottom, end), border, value, dtype, inside)
+            down(tile, middle[:, :, (x - left) * inner : (end - left) * inner])
+    return middle, width

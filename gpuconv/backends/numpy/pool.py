@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import product
 from math import prod
 from typing import Any, Protocol
@@ -19,6 +20,7 @@ from gpuconv.backends.numpy.reduce import (
     counts,
 )
 from gpuconv.backends.numpy.sums import Pairwise
+from gpuconv.backends.numpy.tasks import Task, run_tasks
 from gpuconv.backends.numpy.tile import ArraySource, Region, Source, load
 from gpuconv.backends.numpy.window_tiles import ROW, SPAN_ELEMENTS, span_limit, tiles
 from gpuconv.backends.planes import map_planes
@@ -56,18 +58,20 @@ def run(
 ) -> None:
     """Windowed, adaptive and global pools."""
     rank, channels_last = len(plan.input.spatial), plan.input.channels_last
+    tasks: list[Task] = []
     for array, *targets in map_planes([inputs[0], *outputs], rank, channels_last):
         for first in range(0, array.shape[-1], CHANNELS):
             part = slice(first, first + CHANNELS)
-            pool_planes(plan, ArraySource(array[..., part]), [t[..., part] for t in targets])
+            source = ArraySource(array[..., part])
+            tasks += pool_tasks(plan, source, [t[..., part] for t in targets])
+    run_tasks(tasks)
 
 
-def pool_planes(
+def pool_tasks(
     plan: PoolPlan | AdaptivePoolPlan, source: Source, targets: Sequence[Values]
-) -> None:
-    """Fill `targets`, planes of the values and perhaps of their indices, from `source`."""
+) -> Iterator[Task]:
+    """What together fills `targets`, planes of the values and perhaps of their indices."""
     axes = _axes(plan)
-    operation = _operation(plan, axes)
     batch, *lengths, inner = targets[0].shape
     limit = span_limit(len(axes), inner)
     cells = tiles(
@@ -79,19 +83,30 @@ def pool_planes(
         row=max(1, ROW // inner),
     )
     for planes, region in cells:
-        whole = Pairwise[State](operation.join)
-        pairs = zip(axes, region, strict=True)
-        for parts in product(*(list(axis.parts(outputs, limit)) for axis, outputs in pairs)):
-            start, stop = [p[0] for p in parts], [p[1] for p in parts]
-            tile = load(
-                source, planes, start, stop, Border.CONSTANT, operation.fill, operation.dtype
-            )
-            state = operation.prepare(tile, start)
-            for axis in operation.order(len(axes)):
-                state = parts[axis][2](state, axis + 1, operation)
-            whole.add(state)
-        for target, values in zip(targets, operation.finish(whole.total(), region), strict=True):
-            target[(planes, *region)] = values
+        yield partial(_pool_tile, plan, axes, limit, source, targets, planes, region)
+
+
+def _pool_tile(
+    plan: PoolPlan | AdaptivePoolPlan,
+    axes: Sequence[Axis],
+    limit: int,
+    source: Source,
+    targets: Sequence[Values],
+    planes: slice,
+    region: Region,
+) -> None:
+    """Fill one tile of `targets`."""
+    operation = _operation(plan, axes)
+    whole = Pairwise[State](operation.join)
+    pairs = zip(axes, region, strict=True)
+    for parts in product(*(list(axis.parts(outputs, limit)) for axis, outputs in pairs)):
+        start, stop = [p[0] for p in parts], [p[1] for p in parts]
+        tile = load(source, planes, start, stop, Border.CONSTANT, operation.fill, operation.dtype)
+        state = operation.prepare(tile, start)
+        for axis in operation.order(len(axes)):
+            state = parts[axis][2](state, axis + 1, operation)
+        whole.add(state)
+    operation.finish(whole.total(), region, [t[(planes, *region)] for t in targets])
 
 
 def _axes(plan: PoolPlan | AdaptivePoolPlan) -> list[Axis]:
@@ -121,8 +136,10 @@ class Operation(Merger, Protocol):
     def prepare(self, tile: Values, start: Sequence[int]) -> State:
         """What is known of each element of a tile whose first element stands at `start`."""
 
-    def finish(self, state: State, region: Region) -> Sequence[Values]:
-        """The values, and perhaps the indices, of a region."""
+    def finish(self, state: State, region: Region, targets: Sequence[Values]) -> None:
+        """Fill the targets, values and perhaps indices, with those of a region."""
+        for target, values in zip(targets, state, strict=True):
+            target[...] = values
 
 
 def _operation(plan: PoolPlan | AdaptivePoolPlan, axes: Sequence[Axis]) -> Operation:
@@ -155,10 +172,6 @@ class Extreme(Operation):
         return (self._best(first[0], second[0], out=first[0] if overwrite else None),)
 
     join = merge
-
-    def finish(self, state: State, region: Region) -> Sequence[Values]:
-        """The best."""
-        return state
 
 
 class Choice(Operation):
@@ -218,10 +231,6 @@ class Choice(Operation):
         step *= better  # several times as fast as np.where and a random mask
         return value, np.add(first[1], step, out=first[1] if overwrite else step)
 
-    def finish(self, state: State, region: Region) -> Sequence[Values]:
-        """The best and where it stands."""
-        return state
-
 
 class Mean(Operation):
     """The sum over the count, or over `divisor`; integers exactly, rounded half to even."""
@@ -246,14 +255,15 @@ class Mean(Operation):
 
     join = merge
 
-    def finish(self, state: State, region: Region) -> Sequence[Values]:
+    def finish(self, state: State, region: Region, targets: Sequence[Values]) -> None:
         """Divide."""
         count = counts(self._axes, region) if self._divisor is None else self._divisor
         if is_float(self._result):
             divisor = float(count) if isinstance(count, int) else count.astype(self.dtype)
-            return (state[0] / divisor,)
+            np.divide(state[0], divisor, out=targets[0], casting="unsafe")
+            return
         total = _join(*state) if self._split else state[0].astype(np.int64)
-        return (_saturated(_divide_half_even(total, count), self._result),)
+        targets[0][...] = _saturated(_divide_half_even(total, count), self._result)
 
 
 class Norm(Operation):
@@ -272,9 +282,10 @@ class Norm(Operation):
     merge = Mean.merge
     join = Mean.merge
 
-    def finish(self, state: State, region: Region) -> Sequence[Values]:
+    def finish(self, state: State, region: Region, targets: Sequence[Values]) -> None:
         """The root."""
-        return (np.sqrt(state[0]) if self._power == 2 else state[0] ** (1 / self._power),)
+        root = np.sqrt(state[0]) if self._power == 2 else state[0] ** (1 / self._power)
+        targets[0][...] = root
 
 
 def _comparable(dtype: DType) -> DType:

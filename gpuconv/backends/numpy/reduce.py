@@ -161,7 +161,7 @@ class Cells:
             end = min(last, at + step)
             yield at, end, partial(slide, window=AxisWindow(end - at), outputs=1)
 
-    def counts(self, outputs: slice) -> Values:
+    def counts(self, outputs: slice) -> Values | int:
         """Elements of each cell."""
         return self.sizes[outputs]
 
@@ -188,9 +188,12 @@ class Windows:
             reduce = partial(slide, window=part, outputs=count)
             yield start, start + part.input_span(count), reduce
 
-    def counts(self, outputs: slice) -> Values:
-        """Elements of each window that an average counts."""
+    def counts(self, outputs: slice) -> Values | int:
+        """Elements of each window that an average counts; one number if all are whole."""
         w = self.window
+        start, stop = w.input_range(outputs.start, outputs.stop)
+        if self._bounds[0] <= start and stop <= self._bounds[1]:
+            return w.size
         first = np.arange(outputs.start, outputs.stop) * w.stride - w.pad[0]
         low, high = (np.clip(-((first - b) // w.dilation), 0, w.size) for b in self._bounds)
         count: Values = high - low
@@ -213,7 +216,9 @@ def counts(axes: Sequence[Axis], region: Sequence[slice]) -> Values | int:
     total: Any = 1
     for place, (axis, outputs) in enumerate(zip(axes, region, strict=True)):
         count = axis.counts(outputs)
-        if np.all(count == count[0]):
+        if isinstance(count, int):
+            total = total * count
+        elif np.all(count == count[0]):
             total = total * int(count[0])
         else:
             total = total * count.reshape(*[-1 if i == place else 1 for i in range(len(axes))])
