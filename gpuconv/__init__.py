@@ -12,6 +12,7 @@ CUDA kernels on GPU servers, NumPy everywhere else: the same functions, shapes a
 from gpuconv import filters, kernels
 from gpuconv._version import __version__
 from gpuconv.backends import info, use_backend
+from gpuconv.backends.numpy.threads import get_num_threads, set_num_threads
 from gpuconv.conv import (
     conv1d,
     conv2d,
@@ -70,6 +71,7 @@ __all__ = [
     "conv_transpose2d",
     "conv_transpose3d",
     "filters",
+    "get_num_threads",
     "global_avg_pool",
     "global_max_pool",
     "info",
@@ -86,5 +88,6 @@ __all__ = [
     "min_pool1d",
     "min_pool2d",
     "min_pool3d",
+    "set_num_threads",
     "use_backend",
 ]

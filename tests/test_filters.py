@@ -22,7 +22,14 @@ from gpuconv.backends.numpy import (
 )
 from gpuconv.border import SYNONYMS
 from tests import reference
-from tests.image_cases import CALLS, DTYPES, assert_equal, is_integer, random_images, takes
+from tests.image_cases import (
+    CALLS,
+    DTYPES,
+    assert_equal,
+    assert_same_sums,
+    random_images,
+    takes,
+)
 
 every_filter = pytest.mark.parametrize("name", CALLS)
 
@@ -56,19 +63,6 @@ def shrink_tiles(monkeypatch, sizes):
         for constant, value in sizes.items():
             if hasattr(module, constant):
                 monkeypatch.setattr(module, constant, value)
-
-
-NO_SUMS = ("box", "median", "rank", "dilate", "erode", "morph")
-
-
-def assert_same_sums(result, expected, name):
-    """The same bits; float sums may be taken in another order in tiles of another shape."""
-    if is_integer(result.dtype) or name.startswith(NO_SUMS):
-        assert_equal(result, expected, expected.dtype)
-    else:
-        assert result.dtype == expected.dtype
-        atol = 4 * reference.EPSILON[result.dtype.name] * abs(expected).max()
-        np.testing.assert_allclose(result, expected, rtol=0, atol=atol)
 
 
 @pytest.mark.numpy_alone
