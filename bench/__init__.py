@@ -2,14 +2,17 @@
 
     python -m bench.run --quick                     under a minute, any machine
     python -m bench.run --output bench/results/     the full set (half an hour), kept as JSON lines
+    python -m bench.run --threads 1,2               on one thread, then on two
     python -m bench.compare OLD.jsonl NEW.jsonl     what got slower between two commits
     python -m bench.memory                          peak memory over images of 400 Mpixel
     python -m bench.table FILE.jsonl --markdown     a results file as a table for the README
+    python -m bench.goals FILE.jsonl                which of the speed goals it meets
+    python -m bench.plot FILE.jsonl OUT.svg         as a picture
 
 The rooms, each importing only from those before it: `machine` (where this runs), `clock` (time and
 the copy yardstick), `cases` (what is measured), `truth` (whether a result is right), `peers/` (who
-can do a case, gpuconv among them), `results` (JSON lines), `table`, `run`, `compare`; and `memory`,
-which needs `machine` alone.
+can do a case, gpuconv among them), `results` (JSON lines), `table`, `run`, `compare`, `goals` and
+`plot`; and `memory`, which needs `machine` alone.
 
 Run them from the root of a checkout. `pip install -e .[bench]` brings the CPU peers but PyTorch.
 """

@@ -331,6 +331,8 @@ def _cpu() -> Iterator[Case]:
         yield sharpen("u8", shape)
         yield from (sized("median_blur", "u8", shape, k) for k in (3, 5))
         yield from (sized("dilate", "u8", shape, k) for k in (3, 15))
+        yield pool2d("avg_pool2d", "f32", (1, *shape), 4, 4)
+    yield filter2d("u8", MEGAPIXELS[4], 31)
     yield from _other_dtypes(MEGAPIXELS[4], ("u16", "f16", "f64"))
     yield from _colour((1, 1536, 2048, 3))
     yield from _layers("f32", 8)
@@ -451,6 +453,7 @@ def _colour(shape: Shape) -> Iterator[Case]:
 def _layers(dtype: str, n: int) -> Iterator[Case]:
     """Layers of ResNet-50 and MobileNet."""
     yield from _layers_without_pools(dtype, n, FULL)
+    yield conv2d(dtype, (n // 2, 256, 28, 28), 3, 256)
     for operation in ("max_pool2d", "avg_pool2d"):
         yield pool2d(operation, dtype, (n, 64, 112, 112), 2, 2)
         yield pool2d(operation, dtype, (n, 64, 112, 112), 3, 2)

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ def cpu_count() -> int:
     return os.cpu_count() or 1
 
 
+@cache
 def load() -> float | None:
-    """Processes that wanted a processor during the last minute, on average."""
+    """Processes that wanted a processor in the minute before this was first asked, on average."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 

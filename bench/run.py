@@ -250,7 +250,8 @@ def each(
 ) -> Iterator[list[Line]]:
     """Measure cases one by one, when asked for the next; its lines are appended to `output`."""
     ours = OURS[backend]()
-    ours.start(threads)
+    for library in (ours, *peers):
+        library.start(threads)
     machine.settle_allocator()
     copy = Copy(ours.device)
     facts = {
@@ -300,7 +301,10 @@ def parser() -> argparse.ArgumentParser:
         "--rounds", type=_positive, metavar="N", help="samples of each (default: 9)"
     )
     parser.add_argument(
-        "--threads", type=_positive, metavar="N", help="for every library (default: all CPUs)"
+        "--threads",
+        type=_counts,
+        metavar="N[,N]",
+        help="for every library (default: all CPUs); 1,2 measures on one, then on two",
     )
     parser.add_argument(
         "--output", type=Path, metavar="FILE", help="append JSON lines; a folder: to DEVICE.jsonl"
@@ -316,6 +320,10 @@ def _positive(text: str) -> int:
     return value
 
 
+def _counts(text: str) -> list[int]:
+    return list(dict.fromkeys(_positive(part) for part in text.split(",")))
+
+
 def _peer_names(text: str, device: str, command: argparse.ArgumentParser) -> list[str]:
     beside = [name for name, peer in PEERS.items() if peer.device == device]
     names = {"all": beside, "none": []}.get(text, [name.strip() for name in text.split(",")])
@@ -328,7 +336,7 @@ def _peer_names(text: str, device: str, command: argparse.ArgumentParser) -> lis
 
 
 def _with_threads(threads: int, argv: Sequence[str]) -> None:
-    """Start anew with as many BLAS and OpenMP threads: both read their number once, when loaded."""
+    """Start anew with room for as many BLAS and OpenMP threads: read once, when they are loaded."""
     wanted = dict.fromkeys(machine.THREAD_VARIABLES, str(threads))
     if any(os.environ.get(key) != value for key, value in wanted.items()):
         command = [sys.executable, "-m", "bench.run", *argv]
@@ -354,36 +362,32 @@ def main(argv: Sequence[str] | None = None) -> int:
     if reason is not None:
         command.error(f"--backend {backend} can't be used: {reason}")
     if options.threads:
-        _with_threads(options.threads, argv)
-    threads = options.threads or machine.cpu_count()
+        _with_threads(max(options.threads), argv)
+    counts = options.threads or [machine.cpu_count()]
     settings = QUICK if options.quick else FULL
     if options.rounds:
         settings = Settings(options.rounds, settings.budget_s, settings.sample_s)
     busy = machine.load() or 0.0
     if busy > 0.5:
         print(f"the machine is busy (load {busy}): times will scatter", file=sys.stderr)
-    peers, missing = find(names, threads)
+    peers, missing = find(names, counts[0])
     for name, why in missing.items():
         print(f"{name} skipped: {why}", file=sys.stderr)
-    lines = run(cases, backend, peers, settings, threads, options.output)
-    print(_header(lines), table.as_text(table.rows(lines)), table.LEGEND, sep="\n\n")
-    for trouble in table.troubles(lines):
-        print(trouble)
-    return int(any(x.status != "ok" for x in lines if x.implementation == results.OURS))
+    right = True
+    for threads in counts:
+        lines = run(cases, backend, peers, settings, threads, options.output)
+        print(_header(lines), table.as_text(table.rows(lines)), sep="\n\n")
+        print(*table.troubles(lines), "", sep="\n")
+        right &= all(x.status == "ok" for x in lines if x.implementation == results.OURS)
+    print(table.LEGEND)
+    return int(not right)
 
 
 def _header(lines: Sequence[Line]) -> str:
     """Where, how and on which commit a run was made."""
-    line = lines[0]
     copies = [x.copy_gb_per_s for x in lines if x.copy_gb_per_s is not None]
-    parts = [
-        line.device,
-        table.counted(line.threads),
-        f"gpuconv on {line.backend}",
-        f"commit {(line.commit or 'unknown')[:10]}" + " with changes" * bool(line.dirty),
-        f"copy {np.median(copies):.1f} GB/s" if copies else "no copy",
-    ]
-    return ", ".join(parts)
+    copy = f"copy {np.median(copies):.1f} GB/s" if copies else "no copy"
+    return f"{table.origin(lines[0])}, {copy}"
 
 
 if __name__ == "__main__":

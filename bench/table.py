@@ -55,6 +55,12 @@ def _peer(line: Line | None) -> str:
     return line.status if line.ratio is None else f"{short(line.ratio)}x"
 
 
+def origin(line: Line) -> str:
+    """Where, how and on which commit a line was measured."""
+    commit = f"commit {(line.commit or 'unknown')[:10]}" + " with changes" * bool(line.dirty)
+    return f"{line.device}, {counted(line.threads)}, gpuconv on {line.backend}, {commit}"
+
+
 def counted(threads: int) -> str:
     """ "1 thread", "2 threads"."""
     return f"{threads} thread{'s' * (threads > 1)}"

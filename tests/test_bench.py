@@ -4,11 +4,13 @@ import dataclasses
 import json
 import re
 import sys
+import threading
 
 import numpy as np
 import pytest
 
-from bench import cases, clock, compare, machine, memory, peers, results, run, table
+import gpuconv
+from bench import cases, clock, compare, goals, machine, memory, peers, plot, results, run, table
 from bench.peers.common import Call
 from bench.peers.ours import GpuConv
 from bench.truth import complaint
@@ -286,6 +288,7 @@ def test_the_command_line_lists_cases(capsys):
         (["--cases", "nothing*"], "--cases must match a case of the set 'quick', got 'nothing*'"),
         (["--peers", "scipy,matlab"], "--peers must name some of"),
         (["--rounds", "0"], "must be at least 1, got 0"),
+        (["--threads", "2,0"], "must be at least 1, got 0"),
     ],
 )
 def test_the_command_line_refuses(arguments, complaint, capsys):
@@ -293,6 +296,44 @@ def test_the_command_line_refuses(arguments, complaint, capsys):
         run.main(["--quick", "--backend", "numpy", *arguments])
     assert stopped.value.code == 2
     assert complaint in capsys.readouterr().err
+
+
+def test_several_numbers_of_threads_are_measured_one_after_another(monkeypatch, tmp_path, capsys):
+    told = []
+
+    class Listening(GpuConv):
+        name = "scipy"
+
+        def start(self, threads):
+            told.append(threads)
+
+    monkeypatch.setitem(peers.PEERS, "scipy", Listening)
+    monkeypatch.setattr(run, "select", lambda tag, pattern: [TINY[4]])
+    monkeypatch.setattr(run, "_with_threads", lambda threads, argv: None)
+    path = tmp_path / "new.jsonl"
+    command = ["--quick", "--backend", "numpy", "--peers", "scipy", "--rounds", "1"]
+    assert run.main([*command, "--threads", "3,2,3", "--output", str(path)]) == 0
+    assert [line.threads for line in results.read(path)] == [3, 3, 2, 2]
+    assert told == [3, 3, 2]  # found, then measured twice
+    assert gpuconv.get_num_threads() == 2
+    printed = capsys.readouterr().out
+    assert printed.index(", 3 threads, ") < printed.index(", 2 threads, ")
+
+
+def test_the_process_has_room_for_the_greatest_number_of_threads(monkeypatch):
+    class Replaced(Exception):
+        pass
+
+    def replace(path, command, environment):
+        raise Replaced(command, environment)
+
+    monkeypatch.setattr(run.os, "execve", replace)
+    arguments = ["--quick", "--backend", "numpy", "--threads", "1,77"]
+    with pytest.raises(Replaced) as replaced:
+        run.main(arguments)
+    command, environment = replaced.value.args
+    assert command[1:] == ["-m", "bench.run", *arguments]
+    assert {environment[key] for key in machine.THREAD_VARIABLES} == {"77"}
 
 
 # ---------------------------------------------------------------- peers
@@ -407,6 +448,182 @@ def test_table_has_a_row_a_case_and_a_column_a_peer(line, tmp_path, capsys):
     assert row.endswith("| 2.00x | - |")
 
 
+# ---------------------------------------------------------------- goals
+
+
+def named(line, name, implementation="opencv", **changes):
+    """The line as one of a case of the cpu set."""
+    (case,) = cases.select("cpu", name)
+    return dataclasses.replace(
+        line, name=name, shape=list(case.shape), implementation=implementation, **changes
+    )
+
+
+def goal(part):
+    """The goal whose claim holds this text."""
+    (found,) = (goal for goal in goals.GOALS if part in goal.claim)
+    return found
+
+
+def test_every_goal_is_about_cases_of_the_cpu_set():
+    for each in goals.GOALS:
+        assert any(map(each.covers, cases.select("cpu"))), each.claim
+
+
+def test_goals_are_about_their_sizes_alone():
+    sizes = {
+        part: {case.shape for case in cases.select("cpu") if goal(part).covers(case)}
+        for part in ("K = 11 within 1.5×", "≥ 12× morphology")
+    }
+    four, sixteen = cases.MEGAPIXELS[4], cases.MEGAPIXELS[16]
+    assert sizes["K = 11 within 1.5×"] == {four, sixteen}
+    assert sizes["≥ 12× morphology"] == {*cases.MEGAPIXELS.values(), (1, 1536, 2048, 3)}
+    assert not any(goal("≥ 12× morphology").covers(case) for case in cases.select("quick"))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "row"),
+    [
+        (1 / 1.8, ["1", "0.556x", "0.556x", "met"]),
+        (0.55, ["1", "0.550x", "0.550x", "MISSED"]),
+        (None, ["0", "", "", "not measured"]),
+    ],
+)
+def test_a_goal_beside_a_peer_has_a_least_ratio(line, ratio, row):
+    peer = named(line, "filter2d/f32/1x2048x2048/k3", ratio=ratio)
+    found = goals.outcome(goal("K = 3, 5, 7"), [peer, named(line, peer.name, "scipy", ratio=9.0)])
+    assert found.row()[1:5] == row
+
+
+def test_a_goal_is_as_good_as_its_worst_case(line):
+    lines = [
+        named(line, f"filter2d/f32/1x{side}x{side}/k3", ratio=ratio)
+        for side, ratio in ((2048, 0.5), (4096, 2.5))
+    ]
+    found = goals.outcome(goal("K = 3, 5, 7"), lines)
+    assert found.row()[1:] == ["2", "0.500x", "1.50x", "MISSED", "filter2d/f32/1x2048x2048/k3"]
+    assert found.misses == ["filter2d/f32/1x2048x2048/k3"]
+
+
+def test_a_goal_of_the_median_lets_a_case_fall_behind(line):
+    names = ("filter2d/f32/1x2048x2048/k3", "filter2d/f32/1x2048x2048/k5")
+    few, many = (
+        [named(line, name, "scipy", ratio=r) for name, r in zip(names, ratios, strict=True)]
+        for ratios in ((4, 19), (4, 21))
+    )
+    assert [goals.outcome(goal("median over"), lines).met for lines in (few, many)] == [False, True]
+    assert goals.outcome(goal("median over"), many).misses == []
+
+
+def test_a_case_that_gpuconv_gets_wrong_is_a_miss(line):
+    wrong = named(line, "filter2d/f32/1x2048x2048/k3", "gpuconv", status="wrong", ratio=None)
+    for part in ("K = 3, 5, 7", "median over", "a thread"):
+        found = goals.outcome(goal(part), [wrong])
+        assert found.row()[1:5] == ["1", "not right", "", "MISSED"]
+        assert found.misses == [wrong.name]
+
+
+def test_goals_of_memory_are_a_thread_for_images_and_in_all_for_layers(line):
+    image, layer = "filter2d/f32/1x2048x2048/k3", "conv2d/f32/8x64x56x56/3x3-64"
+    for part, name, mib, met in (
+        ("a thread", image, 8, True),
+        ("a thread", image, 9, False),
+        ("for CNN", layer, 32, True),
+        ("for CNN", layer, 33, False),
+    ):
+        own = named(line, name, "gpuconv", peak_extra_bytes=mib << 20, threads=2)
+        assert goals.outcome(goal(part), [own]).met is met
+
+
+def test_goals_prints_a_row_a_goal_and_the_cases_that_miss(line, tmp_path, capsys):
+    path = tmp_path / "some.jsonl"
+    results.append(
+        path,
+        [
+            named(line, "filter2d/f32/1x2048x2048/k3", "gpuconv"),
+            named(line, "filter2d/f32/1x2048x2048/k3", ratio=0.25),
+        ],
+    )
+    assert goals.main([str(path)]) == 0
+    printed = capsys.readouterr().out
+    assert all(goal.claim in printed for goal in goals.GOALS)
+    assert "within 1.8× (limit 0.556x)\n     0.250x  filter2d/f32/1x2048x2048/k3\n" in printed
+
+
+@pytest.mark.parametrize("program", ["goals", "plot"])
+def test_goals_and_plot_refuse_other_text_and_other_threads(line, tmp_path, capsys, program):
+    picture = [str(tmp_path / "picture.svg")] * (program == "plot")
+    text, empty = tmp_path / "text.jsonl", tmp_path / "some.jsonl"
+    text.write_text("no JSON\n")
+    results.append(empty, [line])
+    for path, complaint in ((text, "no line of results"), (empty, "3 threads"), ("none", "none")):
+        with pytest.raises(SystemExit) as stopped:
+            {"goals": goals, "plot": plot}[program].main([str(path), *picture, "--threads", "3"])
+        assert stopped.value.code == 2
+        assert complaint in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------- plot
+
+
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("filter2d/u8/1x2048x2048/k15", "15×15"),
+        ("gaussian_blur/f32/1x2048x2048/sigma10", "σ = 10"),
+        ("sobel/u8/1x2048x2048/magnitude", "uint8"),
+        ("median_blur/u8/1x2048x2048/3x3", "3×3"),
+        ("conv2d/f32/8x3x224x224/7x7-64-s2", "7×7 stride 2, 3×224×224 → 64"),
+        ("conv2d/f32/8x64x56x56/3x3-64", "3×3, 64×56×56 → 64"),
+        ("conv2d/f32/8x128x56x56/3x3-depthwise", "3×3 depthwise, 128×56×56"),
+        ("avg_pool2d/f32/1x1x2048x2048/4x4-s4", "4×4 stride 4, 1×2048×2048"),
+    ],
+)
+def test_rows_of_the_plot_are_told_to_a_reader(name, label):
+    (case,) = cases.select("cpu", name)
+    assert plot.label(case) == label
+
+
+def test_every_family_of_the_plot_has_cases():
+    for _, *patterns in (family for column in plot.COLUMNS for family in column):
+        assert all(cases.select("cpu", pattern) for pattern in patterns)
+
+
+def test_plot_draws_a_mark_a_peer_and_tells_where(line):
+    pytest.importorskip("matplotlib")
+    names = ("filter2d/f32/1x2048x2048/k3", "conv2d/f32/8x64x56x56/3x3-64")
+    lines = [
+        *(named(line, name, "gpuconv") for name in names),
+        named(line, names[0], "opencv", ratio=0.5),
+        named(line, names[1], "torch", ratio=2.0),
+        named(line, names[1], "onnxruntime", status="unsupported", ratio=None),
+    ]
+    columns = [plot.column_rows(column, lines) for column in plot.COLUMNS]
+    assert [[row.label for row in rows] for rows in columns] == [
+        ["Dense kernel, float32", "3×3"],
+        ["Convolution layer, float32", "3×3, 64×56×56 → 64"],
+    ]
+    figure = plot.draw(columns, "this machine, 2 threads, commit abc")
+    assert "this machine, 2 threads, commit abc" in figure.get_suptitle()
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["OpenCV", "PyTorch"]
+    marks = [axes.get_lines()[-1] for axes in figure.axes]
+    assert [mark.get_xydata().tolist() for mark in marks] == [[[0.5, 1]], [[2, 1]]]
+
+
+def test_plot_writes_the_same_file_for_the_same_results(line, tmp_path):
+    pytest.importorskip("matplotlib")
+    path = tmp_path / "some.jsonl"
+    name = "filter2d/f32/1x2048x2048/k3"
+    results.append(path, [named(line, name, "gpuconv"), named(line, name, ratio=0.5)])
+    pictures = [tmp_path / "one.svg", tmp_path / "two.svg"]
+    for picture in pictures:
+        assert plot.main([str(path), str(picture)]) == 0
+    one, two = (picture.read_bytes() for picture in pictures)
+    assert b"<svg" in one
+    assert one == two
+
+
 # ---------------------------------------------------------------- memory
 
 
@@ -415,6 +632,18 @@ def test_extra_bytes_are_what_a_call_holds_at_its_peak():
     extra = GpuConv().extra_bytes(lambda: np.ones(16 << 20, np.uint8))
     assert 16 << 20 <= extra < 24 << 20
     assert GpuConv().extra_bytes(lambda: None) < 4 << 20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self/clear_refs")
+def test_extra_bytes_of_gpuconv_hold_what_a_thread_keeps_between_calls():
+    kept = threading.local()
+
+    def work():
+        if not hasattr(kept, "block"):
+            kept.block = np.ones(16 << 20, np.uint8)
+
+    work()
+    assert GpuConv().extra_bytes(work) >= 16 << 20
 
 
 def test_memory_measures_each_filter_in_a_fresh_process(capsys):

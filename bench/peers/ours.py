@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gpuconv
@@ -22,8 +25,16 @@ class GpuConv(Library):
         return gpuconv.__version__
 
     def start(self, threads: int) -> None:
-        if hasattr(gpuconv, "set_num_threads"):
-            gpuconv.set_num_threads(threads)
+        gpuconv.set_num_threads(threads)
+
+    def extra_bytes(self, work: Callable[[], Any]) -> int | None:
+        """In new threads, so that the scratch that threads keep between calls counts too."""
+        gpuconv.set_num_threads(gpuconv.get_num_threads())  # the old pool's threads end
+        for thread in threading.enumerate():
+            if thread.name.startswith("gpuconv_"):
+                thread.join()
+        with ThreadPoolExecutor(1) as fresh:
+            return fresh.submit(super().extra_bytes, work).result()
 
     def call(self, case: Case, plan: Any, arrays: Arrays) -> Call:
         return Call(lambda *inputs, out: case.run(*inputs, out=out, backend=self.backend))

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from gpuconv.arrays import Array, Spec, as_output, finish_output, like, on_device
 from gpuconv.backends.cuda import CudaBackend
 from gpuconv.backends.numpy import NumpyBackend
+from gpuconv.backends.numpy.threads import blas_kernels, get_num_threads
 from gpuconv.errors import BackendUnavailableError
 from gpuconv.plan import Plan
 from gpuconv.plan.check import check_out
@@ -162,7 +163,13 @@ def info() -> dict[str, Any]:
                 "remedy": cuda.remedy,
                 "devices": list(cuda.devices),
             },
-            {"name": "numpy", "available": True, "reason": "", "remedy": "", "devices": ["CPU"]},
+            {
+                "name": "numpy",
+                "available": True,
+                "reason": "",
+                "remedy": "",
+                "devices": [f"CPU: {get_num_threads()} threads, {blas_kernels()}"],
+            },
         ],
         "auto": {"backend": picked, "why": why},
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from math import prod
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from gpuconv.backends.numpy.passes import two_passes
 from gpuconv.backends.numpy.scratch import Scratch, pitch
 from gpuconv.backends.numpy.spectra import SpectralSums, tile_sizes, worth_it
 from gpuconv.backends.numpy.sums import PairwiseSum
-from gpuconv.backends.numpy.taps import MOST_TAPS, add_taps, shifted, weighted_sum, window_sum
+from gpuconv.backends.numpy.taps import MOST_TAPS, FewTaps, shifted, weighted_sum, window_sum
 from gpuconv.backends.numpy.tile import Region, Source, Values
 from gpuconv.backends.numpy.toeplitz import ColumnSums, RowSums, WindowSums
 from gpuconv.dtypes import (
@@ -42,6 +43,9 @@ from gpuconv.quantize import Stencil
 
 TILE_BYTES = 1 << 20
 """Of a tile's sums."""
+
+FEW_BYTES = 1 << 19
+"""Of a tile's sums of a few taps, of which there are several at a time."""
 
 DENSE_ELEMENTS = 1 << 19
 """Elements of a dense stencil's tile; more kernel rows than fit are taken in groups."""
@@ -67,7 +71,10 @@ def run(plan: LinearPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -
     sums = 4 if plan.combine == "unsharp" else len(plan.stencils)
     elements, row = TILE_BYTES // (itemsize * sums), None
     sizes = [w.size for w in plan.windows]
-    if plan.stencils[0].dense is not None and worth_it(sizes, itemsize):
+    few = _few_taps(plan)
+    if few is not None:
+        elements = FEW_BYTES // few.itemsize
+    elif plan.stencils[0].dense is not None and worth_it(sizes, itemsize):
         rows, row = tile_sizes(*sizes)
         elements = min(elements, rows * row)
     run_images(LinearNode, plan, inputs, outputs, elements, row)
@@ -86,7 +93,7 @@ class LinearNode(ImageNode[LinearPlan]):
         # Powers of two are exact: where nothing else is done to the sums they ride on the weights.
         self.scaled = self.products and plan.combine == "sum" and not plan.delta
         self.kernels = _windows(plan.stencils, self.scaled)
-        self.few = _few_taps(plan, self.kernels)
+        self.few = _few_taps(plan)
         self.spectral = _spectral(plan, self.kernels, self.scaled, self.shape[-1])
         self.window: WindowSums | None = None
         if self.products and self.kernels is not None and self.kernels.size <= KEPT_TAPS:
@@ -128,29 +135,36 @@ class LinearNode(ImageNode[LinearPlan]):
         (top, bottom), (left, right) = input_ranges(plan.windows, region)
         start, stop, images = (top, left), (bottom, right), plan.images
         count, height, width = out.shape
-        assert self.kernels is not None
         with Scratch() as scratch:
             tile = stage(
                 self.source, batch, start, stop, images.border, images.value, dtype, scratch
             )
-            if not self.whole and not np.isfinite(np.add.reduce(tile, axis=None)):
+            if not self.whole and not _finite(tile, 1):
                 return False
-            sums = [scratch.take((count, height, tile.shape[2]), dtype) for _ in self.kernels]
-            for kernel, found in zip(self.kernels, sums, strict=True):
-                add_taps(tile, kernel.astype(dtype), inner, found)
+            shape = count, height, tile.shape[2]
+            sums = [scratch.take(shape, dtype) for _ in plan.stencils]
+            for steps, found in zip(_tap_steps(plan.stencils), sums, strict=True):
+                with Scratch() as inside:
+                    middle = tile
+                    for step in steps[:-1]:
+                        rows = middle.shape[1] - step.shape[0] + 1
+                        target = inside.take((count, rows, shape[2]), dtype)
+                        step(middle, inner, target)
+                        middle = target
+                    steps[-1](middle, inner, found)
+            result = sums[0]
             if plan.combine == "magnitude":
-                down, across = sums
                 if self.whole:
-                    down, across = (scratch.take(s.shape, FLOAT32) for s in sums)
-                    np.copyto(down, sums[0])
-                    np.copyto(across, sums[1])
-                result = _magnitude(down, across, scratch)
-                if self.whole:
-                    np.rint(result, out=result)
-            else:
-                (result,) = sums
-                if plan.delta:
-                    np.add(result, dtype.type(plan.delta), out=result)
+                    sums = [_as_floats(s, scratch) for s in sums]
+                result = _squares(*sums, scratch)
+                if not self.whole:
+                    result[:, :, width:] = 1
+                    _roots(result, *sums, width, out)
+                    return True
+                np.sqrt(result, out=result)
+                np.rint(result, out=result)
+            elif plan.delta:
+                np.add(result, dtype.type(plan.delta), out=result)
             if self.whole:
                 result = _clipped(result, self.dtype)
             np.copyto(out, result[:, :, :width], "unsafe")
@@ -298,7 +312,8 @@ class LinearNode(ImageNode[LinearPlan]):
         plan, result = self.plan, sums[0]
         with Scratch() as scratch:
             if plan.combine == "magnitude":
-                result = _magnitude(result, sums[1], scratch)
+                _roots(_squares(result, sums[1], scratch), result, sums[1], out.shape[2], out)
+                return
             elif plan.combine == "unsharp":
                 # x + amount·(x − blur)
                 pixels = self.source.read(batch, region).reshape(result.shape)
@@ -368,19 +383,38 @@ def _spectral(
     return SpectralSums(kernels[0], inner, shift if whole else None)
 
 
-def _few_taps(plan: LinearPlan, kernels: Values | None) -> DType | None:
+@lru_cache(maxsize=64)
+def _tap_steps(stencils: tuple[Stencil, ...]) -> tuple[tuple[FewTaps, ...], ...]:
+    """What makes up each stencil, one after another: a column and a row, or a window."""
+    steps: list[tuple[FewTaps, ...]] = []
+    for s in stencils:
+        if s.dense is not None:
+            steps.append((FewTaps.of(s.dense.array),))
+        else:
+            assert s.column is not None
+            assert s.row is not None
+            column, row = s.column.array[:, np.newaxis], s.row.array[np.newaxis]
+            steps.append((FewTaps.of(column), FewTaps.of(row)))
+    return tuple(steps)
+
+
+@lru_cache(maxsize=64)
+def _few_taps(plan: LinearPlan) -> DType | None:
     """What a few taps are summed in: int16 where it holds every sum of 8-bit images exactly.
 
     Float magnitudes, too, are quicker tap by tap. None: neither.
     """
-    if kernels is None or any(np.count_nonzero(k) > MOST_TAPS for k in kernels):
+    if any(s.shift or s.column_shift for s in plan.stencils):
+        return None
+    steps = _tap_steps(plan.stencils)
+    if any(sum(step.count for step in s) > MOST_TAPS for s in steps):
         return None
     dtype = plan.images.dtype
     if is_float(dtype):
         return accumulator(dtype) if plan.combine == "magnitude" else None
-    if dtype.itemsize > 1 or plan.combine == "unsharp" or any(s.shift for s in plan.stencils):
+    if dtype.itemsize > 1 or plan.combine == "unsharp":
         return None
-    most = max(int(np.abs(k).sum()) for k in kernels) * magnitude(dtype)
+    most = max(prod(step.gain for step in s) for s in steps) * magnitude(dtype)
     if plan.combine == "magnitude":
         # Of a root below 2^11 float32 tells on which side of a half it lies.
         fits = most < 2**15 and limits(plan.images.out_dtype)[1] < 2**11
@@ -405,7 +439,8 @@ def _may_saturate(plan: LinearPlan) -> bool:
 
 def _finite(sums: Values, step: int) -> bool:
     """Whether every `step`-th row shows that no sum met NaN or Inf."""
-    return bool(np.isfinite(np.add.reduce(sums[:, ::step], axis=None)))
+    rows = np.matmul(sums[:, ::step], np.ones(sums.shape[2], sums.dtype))
+    return bool(np.isfinite(rows).all())
 
 
 def _clipped(values: Values, dtype: DType) -> Values:
@@ -416,17 +451,30 @@ def _clipped(values: Values, dtype: DType) -> Values:
     return saturate(values, dtype)
 
 
-def _magnitude(down: Values, across: Values, scratch: Scratch) -> Values:
-    """sqrt(down² + across²); by the slow hypot where squares would overflow or vanish."""
-    info = np.finfo(down.dtype)
-    least, most = info.tiny / info.eps, info.max / 4
+def _as_floats(sums: Values, scratch: Scratch) -> Values:
+    """Small whole numbers as float32."""
+    floats = scratch.take(sums.shape, FLOAT32)
+    np.copyto(floats, sums)
+    return floats
+
+
+def _squares(down: Values, across: Values, scratch: Scratch) -> Values:
+    """down² + across²."""
     total, square = (scratch.take(down.shape, down.dtype) for _ in range(2))
     np.multiply(down, down, out=total)
     np.multiply(across, across, out=square)
-    np.add(total, square, out=total)
-    if total.min() >= least and total.max() <= most:
-        return np.sqrt(total, out=total)
-    odd = ~((total >= least) & (total <= most))
-    np.sqrt(total, out=total)
-    total[odd] = np.hypot(down[odd], across[odd])
-    return total
+    return np.add(total, square, out=total)
+
+
+def _roots(total: Values, down: Values, across: Values, width: int, out: Values) -> None:
+    """Fill `out` with roots of float sums of squares; by hypot where squares overflow or vanish."""
+    info = np.finfo(down.dtype)
+    least, most = info.tiny / info.eps, info.max / 4
+    if total.min() < least or not total.max() <= most:
+        odd = (total < least) & ((down != 0) | (across != 0)) | ~(total <= most)
+        if odd.any():
+            np.sqrt(total, out=total)
+            total[odd] = np.hypot(down[odd], across[odd])
+            np.copyto(out, total[:, :, :width], "unsafe")
+            return
+    np.sqrt(total[:, :, :width], out=out, casting="unsafe")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from operator import itemgetter
 
 import numpy as np
 
@@ -47,41 +49,69 @@ def weighted_sum(views: Sequence[Values], weights: Values) -> Values:
     return total.total()
 
 
-def add_taps(tile: Values, kernel: Values, inner: int, out: Values) -> None:
-    """Σ kernel·tile from (b, h + KH − 1, pitch) to (b, h, pitch), both contiguous, of one dtype.
+@dataclass(frozen=True, slots=True)
+class FewTaps:
+    """The taps of a kernel that are not 0: what is weighted alike is added before it is multiplied.
 
-    Taps of 0 do not count, and what is weighted alike is added before it is multiplied. Rows are
-    taken for one line: what starts in a row's last columns means nothing.
+    groups : (weight > 0, ((row, column), minus), ...) from the largest weight on, its positive
+        taps first.
     """
-    count, _, pitch = tile.shape
-    reach = (kernel.shape[1] - 1) * inner
-    pixels, sums = tile.reshape(count, -1), out.reshape(count, -1)
-    length = sums.shape[1] - reach
-    sums[:, length:] = 0
-    total = sums[:, :length]
-    alike: dict[float, list[tuple[bool, Values]]] = {}
-    for y, x in np.argwhere(kernel).tolist():
-        first = y * pitch + x * inner
-        taps = alike.setdefault(abs(kernel[y, x].item()), [])
-        taps.append((kernel[y, x] < 0, pixels[:, first : first + length]))
-    if not alike:
-        total[...] = 0
-    with Scratch() as scratch:
-        term = scratch.take(sums.shape, tile.dtype)[:, :length]
-        for place, (weight, taps) in enumerate(sorted(alike.items(), reverse=True)):
-            taps.sort(key=lambda tap: tap[0])
-            target = term if place else total
-            negative, start = taps[0]
-            if len(taps) == 1:
-                np.multiply(start, tile.dtype.type(weight), out=target)
-            else:
-                minus, other = taps[1]
-                (np.subtract if minus != negative else np.add)(start, other, out=target)
-                for minus, other in taps[2:]:
-                    (np.subtract if minus != negative else np.add)(target, other, out=target)
-                if weight != 1:
-                    np.multiply(target, tile.dtype.type(weight), out=target)
-            if place:
-                (np.subtract if negative else np.add)(total, term, out=total)
-            elif negative:
-                np.negative(total, out=total)
+
+    shape: tuple[int, int]
+    groups: tuple[tuple[float, tuple[tuple[int, int, bool], ...]], ...]
+
+    @property
+    def count(self) -> int:
+        """Taps other than 0."""
+        return sum(len(taps) for _, taps in self.groups)
+
+    @property
+    def gain(self) -> float:
+        """Σ|w|."""
+        return sum(weight * len(taps) for weight, taps in self.groups)
+
+    @classmethod
+    def of(cls, kernel: Values) -> FewTaps:
+        """Of a kernel (KH, KW)."""
+        alike: dict[float, list[tuple[int, int, bool]]] = {}
+        for y, x in np.argwhere(kernel).tolist():
+            weight = kernel[y, x].item()
+            alike.setdefault(abs(weight), []).append((y, x, weight < 0))
+        groups = (
+            (weight, tuple(sorted(taps, key=itemgetter(2))))
+            for weight, taps in sorted(alike.items(), reverse=True)
+        )
+        return cls(kernel.shape, tuple(groups))
+
+    def __call__(self, tile: Values, inner: int, out: Values) -> None:
+        """Σ kernel·tile from (b, h + KH − 1, pitch) to (b, h, pitch), both contiguous, of one dtype.
+
+        Rows are taken for one line: what starts in a row's last columns means nothing.
+        """
+        count, _, pitch = tile.shape
+        pixels, sums = tile.reshape(count, -1), out.reshape(count, -1)
+        length = sums.shape[1] - (self.shape[1] - 1) * inner
+        sums[:, length:] = 0
+        total = sums[:, :length]
+        if not self.groups:
+            total[...] = 0
+        with Scratch() as scratch:
+            term = total
+            for place, (weight, taps) in enumerate(self.groups):
+                if place == 1:
+                    term = scratch.take(sums.shape, tile.dtype)[:, :length]
+                views = []
+                for y, x, _ in taps:
+                    first = y * pitch + x * inner
+                    views.append(pixels[:, first : first + length])
+                # The sum of the group, negated where its first tap is: then all of them are.
+                negative, left = taps[0][2], views[0]
+                for (_, _, minus), view in zip(taps[1:], views[1:], strict=True):
+                    (np.add if minus == negative else np.subtract)(left, view, out=term)
+                    left = term
+                if weight != 1 or len(taps) == 1:
+                    np.multiply(left, tile.dtype.type(weight), out=term)
+                if place:
+                    (np.subtract if negative else np.add)(total, term, out=total)
+                elif negative:
+                    np.negative(total, out=total)

@@ -13,19 +13,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from importlib.util import find_spec
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gpuconv.window import is_integer
 
 T = TypeVar("T")
 
-BLAS_CALLS = (
-    ("scipy_openblas_get_num_threads64_", "scipy_openblas_set_num_threads64_"),
-    ("scipy_openblas_get_num_threads", "scipy_openblas_set_num_threads"),
-    ("openblas_get_num_threads64_", "openblas_set_num_threads64_"),
-    ("openblas_get_num_threads", "openblas_set_num_threads"),
+BLAS_NAMES = (
+    *("scipy_openblas_{}64_", "scipy_openblas_{}"),
+    *("openblas_{}64_", "openblas_{}"),
 )
-"""How the builds of OpenBLAS that NumPy comes with are asked and told."""
+"""How the builds of OpenBLAS that NumPy comes with name their functions."""
 
 _lock = threading.Lock()
 _count: int | None = None
@@ -148,15 +146,31 @@ def one_blas_thread() -> Iterator[None]:
 @cache
 def _blas() -> tuple[Callable[[], int], Callable[[int], None]]:
     """How NumPy's BLAS is asked for and told its threads; harmless where it is not OpenBLAS."""
+    ask, tell = (_blas_function(f"{verb}_num_threads") for verb in ("get", "set"))
+    if ask is None or tell is None:
+        return (lambda: 1), (lambda count: None)
+    return ask, tell
+
+
+def blas_kernels() -> str:
+    """What computes NumPy's matrix products: "OpenBLAS for SkylakeX"."""
+    ask = _blas_function("get_corename")
+    if ask is None:
+        return "another BLAS than OpenBLAS"
+    ask.restype = ctypes.c_char_p
+    name: bytes = ask()
+    return f"OpenBLAS for {name.decode()}"
+
+
+def _blas_function(name: str) -> Any:
+    """A function of NumPy's OpenBLAS, or None."""
     spec = find_spec("numpy._core._multiarray_umath")
     try:
         library = ctypes.CDLL(spec.origin if spec else None)
     except OSError:
-        return (lambda: 1), (lambda count: None)
-    for get, set_ in BLAS_CALLS:
-        if hasattr(library, get) and hasattr(library, set_):
-            return getattr(library, get), getattr(library, set_)
-    return (lambda: 1), (lambda count: None)
+        return None
+    names = (pattern.format(name) for pattern in BLAS_NAMES)
+    return next((getattr(library, n) for n in names if hasattr(library, n)), None)
 
 
 def _after_fork() -> None:

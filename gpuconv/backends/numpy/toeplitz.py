@@ -36,8 +36,9 @@ MOST_PHASES = 6
 COLUMNS = 2048
 """Most columns that a window's layout is made for."""
 
-LAYOUT_BYTES = 900_000
-"""Of a window's layout: it should stay in a core's second cache."""
+LAYOUT_BYTES = 1_800_000
+"""Of a window's layout: about a core's second cache. Shorter calls of several threads would wait
+for each other, as only one runs Python at a time."""
 
 
 def band(taps: Values, block: int, step: int = 1) -> Values:
