@@ -108,12 +108,26 @@ def settle_allocator() -> bool:
     thresholds, up to the values set here. Without this, a call that needs scratch memory takes up
     to five times as long, or not, depending on which library ran before it.
     """
+    return _malloc_keeps(blocks=32 << 20, freed=64 << 20)
+
+
+def unsettle_allocator() -> bool:
+    """Let malloc keep no large block, until `settle_allocator`.
+
+    What a thread's end has freed stays resident otherwise, and a call that reuses it would seem to
+    need none.
+    """
+    return _malloc_keeps(blocks=128 << 10, freed=128 << 10)
+
+
+def _malloc_keeps(blocks: int, freed: int) -> bool:
+    """Set the bytes from which glibc maps a block by itself, and those it keeps at a heap's end."""
     m_trim_threshold, m_mmap_threshold = -1, -3
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (OSError, AttributeError, TypeError):
         return False
-    return bool(mallopt(m_mmap_threshold, 32 << 20) and mallopt(m_trim_threshold, 64 << 20))
+    return bool(mallopt(m_mmap_threshold, blocks) and mallopt(m_trim_threshold, freed))
 
 
 def resident_bytes() -> int:

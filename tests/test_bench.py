@@ -556,11 +556,11 @@ def test_goals_and_plot_refuse_other_text_and_other_threads(line, tmp_path, caps
     text, empty = tmp_path / "text.jsonl", tmp_path / "some.jsonl"
     text.write_text("no JSON\n")
     results.append(empty, [line])
-    for path, complaint in ((text, "no line of results"), (empty, "3 threads"), ("none", "none")):
+    for path, reason in ((text, "no line of results"), (empty, "3 threads"), ("none", "none")):
         with pytest.raises(SystemExit) as stopped:
             {"goals": goals, "plot": plot}[program].main([str(path), *picture, "--threads", "3"])
         assert stopped.value.code == 2
-        assert complaint in capsys.readouterr().err
+        assert reason in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- plot
@@ -611,7 +611,7 @@ def test_plot_draws_a_mark_a_peer_and_tells_where(line):
     assert [mark.get_xydata().tolist() for mark in marks] == [[[0.5, 1]], [[2, 1]]]
 
 
-def test_plot_writes_the_same_file_for_the_same_results(line, tmp_path):
+def test_plot_writes_the_same_file_for_the_same_results_of_one_device(line, tmp_path, capsys):
     pytest.importorskip("matplotlib")
     path = tmp_path / "some.jsonl"
     name = "filter2d/f32/1x2048x2048/k3"
@@ -622,6 +622,11 @@ def test_plot_writes_the_same_file_for_the_same_results(line, tmp_path):
     one, two = (picture.read_bytes() for picture in pictures)
     assert b"<svg" in one
     assert one == two
+    results.append(path, [named(line, name, ratio=0.5, device="another")])
+    with pytest.raises(SystemExit) as stopped:
+        plot.main([str(path), str(pictures[0])])
+    assert stopped.value.code == 2
+    assert "must be of one device, got" in capsys.readouterr().err
 
 
 # ---------------------------------------------------------------- memory
@@ -630,7 +635,7 @@ def test_plot_writes_the_same_file_for_the_same_results(line, tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc/self/clear_refs")
 def test_extra_bytes_are_what_a_call_holds_at_its_peak():
     extra = GpuConv().extra_bytes(lambda: np.ones(16 << 20, np.uint8))
-    assert 16 << 20 <= extra < 24 << 20
+    assert 15 << 20 <= extra < 24 << 20  # Linux counts pages by processor, and sums now and then
     assert GpuConv().extra_bytes(lambda: None) < 4 << 20
 
 
@@ -643,7 +648,7 @@ def test_extra_bytes_of_gpuconv_hold_what_a_thread_keeps_between_calls():
             kept.block = np.ones(16 << 20, np.uint8)
 
     work()
-    assert GpuConv().extra_bytes(work) >= 16 << 20
+    assert GpuConv().extra_bytes(work) >= 15 << 20
 
 
 def test_memory_measures_each_filter_in_a_fresh_process(capsys):

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import gpuconv
+from bench import machine
 from bench.cases import Arrays, Case
 from bench.peers.common import Call, Library
 from bench.peers.cuda import OnCuda
@@ -33,8 +34,12 @@ class GpuConv(Library):
         for thread in threading.enumerate():
             if thread.name.startswith("gpuconv_"):
                 thread.join()
-        with ThreadPoolExecutor(1) as fresh:
-            return fresh.submit(super().extra_bytes, work).result()
+        machine.unsettle_allocator()
+        try:
+            with ThreadPoolExecutor(1) as fresh:
+                return fresh.submit(super().extra_bytes, work).result()
+        finally:
+            machine.settle_allocator()
 
     def call(self, case: Case, plan: Any, arrays: Arrays) -> Call:
         return Call(lambda *inputs, out: case.run(*inputs, out=out, backend=self.backend))
