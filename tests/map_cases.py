@@ -16,6 +16,7 @@ from gpuconv.backends.numpy import (
     products,
     slabs,
     staging,
+    sums,
     window_tiles,
 )
 from tests import reference
@@ -90,7 +91,8 @@ def shrink_tiles(monkeypatch: pytest.MonkeyPatch, rank: int = 2) -> None:
         (conv, "CHANNELS", 2),
         (conv, "WEIGHT_BYTES", 32),
         (operands, "BLOCK_TAPS", 4),
-        (operands, "EXACT_BLOCK_TAPS", 4),
+        (operands, "WORTH_TAPS", 4),
+        (sums, "MOST_TERMS", 4),
         (products, "ALONE", 2),
         (products, "GATHERED_TAPS", 6 * times),
         (products, "COLUMN_ELEMENTS", 150 * times),

@@ -17,6 +17,7 @@ from gpuconv.backends.numpy import (
     passes,
     rank,
     spectra,
+    sums,
     tile,
     toeplitz,
 )
@@ -44,11 +45,11 @@ def test_calls_cover_every_public_filter():
 TINY = {
     "one pixel": {
         **{"TILE_ELEMENTS": 1, "STRIP_BYTES": 1, "DENSE_ELEMENTS": 1, "TILE_BYTES": 1},
-        **{"PRODUCT": 1, "PART_TAPS": 1, "LAYOUT_BYTES": 1, "BAND_BYTES": 1},
+        **{"PRODUCT": 1, "MOST_TERMS": 1, "LAYOUT_BYTES": 1, "BAND_BYTES": 1},
     },
     "rows": {
         **{"TILE_ELEMENTS": 40, "TILE_ROW": 10**6, "STRIP_BYTES": 360, "DENSE_ELEMENTS": 90},
-        **{"TILE_BYTES": 160, "BAND_BYTES": 100, "PART_TAPS": 3},
+        **{"TILE_BYTES": 160, "BAND_BYTES": 100, "MOST_TERMS": 3},
     },
     "columns": {
         **{"TILE_ELEMENTS": 50, "TILE_ROW": 3, "STRIP_BYTES": 28, "TILE_BYTES": 300},
@@ -59,7 +60,7 @@ TINY = {
 
 def shrink_tiles(monkeypatch, sizes):
     """Set the backend's constants, wherever they live."""
-    for module in (tile, passes, linear, box, morphology, rank, toeplitz, spectra):
+    for module in (tile, passes, linear, box, morphology, rank, toeplitz, spectra, sums):
         for constant, value in sizes.items():
             if hasattr(module, constant):
                 monkeypatch.setattr(module, constant, value)

@@ -32,7 +32,7 @@ ROOMS = [
     ["backends.numpy.linear", "backends.numpy.operands", "backends.numpy.tasks"],
     ["backends.numpy.staging"],
     ["backends.numpy.products", "backends.numpy.slabs"],
-    ["backends.numpy.depthwise", "backends.numpy.winograd"],
+    ["backends.numpy.depthwise"],
     ["backends.numpy.correlation"],
     ["backends.numpy.box", "backends.numpy.morphology", "backends.numpy.reduce"],
     ["backends.numpy.rank", "backends.numpy.pool"],

@@ -24,7 +24,7 @@ from gpuconv.dtypes import (
 )
 from gpuconv.plan.filters import BoxPlan
 
-TILE_BYTES = 1 << 19
+TILE_BYTES = 3 << 18
 """Sums of a tile: more would leave a core's second cache, less is soon all overhead."""
 
 

@@ -18,7 +18,6 @@ from gpuconv.backends.numpy.slabs import Slabs
 from gpuconv.backends.numpy.tasks import Task, run_tasks
 from gpuconv.backends.numpy.tile import Region, Values
 from gpuconv.backends.numpy.window_tiles import tiles
-from gpuconv.backends.numpy.winograd import Winograd
 from gpuconv.dtypes import DType, is_integer_type, saturate
 from gpuconv.plan.conv import Activation
 
@@ -34,6 +33,12 @@ class Ending:
     activation: Activation
     dtype: DType
     exact: bool
+
+    def plain(self, sums: DType) -> bool:
+        """Whether sums of a dtype are the results."""
+        return (
+            not self.exact and self.bias is None and self.activation is None and self.dtype == sums
+        )
 
     def of_channels(self, part: slice) -> Ending:
         """The ending of some output channels."""
@@ -56,13 +61,13 @@ class Ending:
         out[...] = saturate(sums, self.dtype) if is_integer_type(self.dtype) else sums
 
 
-Method = Products | Winograd | Bands | Slabs
+Method = Products | Bands | Slabs
 
 
-def choose_method(operands: Operands, outputs: Sequence[int], algorithm: str) -> type[Method]:
+def choose_method(operands: Operands, algorithm: str) -> type[Method]:
     """The rule: what makes the sums of a convolution."""
     if algorithm == "gemm":
-        return Winograd if Winograd.suits(operands, outputs) else Products
+        return Products
     return Bands if Bands.suits(operands) else Slabs
 
 
@@ -75,7 +80,7 @@ class Correlation:
         self.dtype = ending.dtype
         self.shape = (len(operands.maps.array), *outputs, prod(operands.weight.shape[:2]))
         self._ending = ending
-        self._method = choose_method(operands, outputs, algorithm)(operands, outputs)
+        self._method = choose_method(operands, algorithm)(operands, outputs)
 
     def read(self, batch: slice, region: Region) -> Values:
         """Results (b, *region, O)."""
@@ -97,6 +102,11 @@ class Correlation:
             yield partial(self._fill, out[place], images, tile)
 
     def _fill(self, out: Values, batch: slice, region: Region) -> None:
+        last = out.ndim - 1
         with Scratch() as scratch:
-            sums = self._method.sums(batch, region, scratch)
-            self._ending.write(sums.transpose(*range(1, sums.ndim), 0), out)
+            into = None
+            if self._ending.plain(self._method.operands.numbers.total) and out.flags.aligned:
+                into = out.transpose(last, *range(last))
+            sums = self._method.sums(batch, region, scratch, into)
+            if sums is not into:
+                self._ending.write(sums.transpose(*range(1, sums.ndim), 0), out)

@@ -9,7 +9,6 @@ not finite, the tile is summed again, tap after tap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -17,6 +16,7 @@ from numpy.lib.stride_tricks import as_strided
 from gpuconv.backends.numpy.operands import Operands
 from gpuconv.backends.numpy.scratch import Scratch
 from gpuconv.backends.numpy.slabs import Slabs
+from gpuconv.backends.numpy.sums import all_finite
 from gpuconv.backends.numpy.tile import Region, Values, even
 
 BAND = 4
@@ -42,7 +42,7 @@ class Bands:
 
     def __init__(self, operands: Operands, outputs: Sequence[int]) -> None:
         groups, outs, _, height, width = operands.weight.shape
-        self._operands, self.windows = operands, operands.windows
+        self.operands, self.windows = operands, operands.windows
         self._fallback = Slabs(operands, outputs)
         step = even(width, operands.numbers.block // height)
         self._cuts = [slice(s, min(width, s + step)) for s in range(0, width, step)]
@@ -66,22 +66,24 @@ class Bands:
 
     def _matrix(self, columns: slice) -> Values:
         """The kernels' rows on a band: (g, o, 1, 1, BAND, P x columns)."""
-        rows, taps = self.windows[0], self._operands.weight[:, :, 0, :, columns]
+        rows, taps = self.windows[0], self.operands.weight[:, :, 0, :, columns]
         shape = (*taps.shape[:2], 1, 1, BAND, rows.input_span(BAND), taps.shape[-1])
-        matrix = np.zeros(shape, self._operands.numbers.work)
+        matrix = np.zeros(shape, self.operands.numbers.work)
         for b in range(BAND):
             first = b * rows.stride
             matrix[:, :, 0, 0, b, first : first + rows.extent : rows.dilation] = taps
         return matrix.reshape(*shape[:5], -1)
 
-    def sums(self, batch: slice, region: Region, scratch: Scratch) -> Values:
-        """(O, b, *region)"""
-        operands = self._operands
+    def sums(self, batch: slice, region: Region, scratch: Scratch, into: Values | None) -> Values:
+        """(O, b, *region), in `into` where that is given."""
+        operands = self.operands
         groups, outs = operands.weight.shape[:2]
         spans = [r.stop - r.start for r in (batch, *region)]
         box = tuple(slice(0, w.size) for w in self.windows)
         tile = operands.load(batch, region, slice(0, 1), box, scratch)
-        total = operands.room(groups, prod(spans), operands.numbers.work, scratch)
+        total = into
+        if total is None or total.strides[-1] != total.itemsize:
+            total = scratch.take((groups * outs, *spans), operands.numbers.work)
         places = total.reshape(groups, outs, *spans)
         step = even(groups, COLUMN_ELEMENTS // (tile[0, 0].size * self._cuts[0].stop))
         for first in range(0, groups, step):
@@ -89,9 +91,9 @@ class Bands:
             for number, columns in enumerate(self._cuts):
                 with Scratch() as inner:
                     self._multiply(tile[some, 0], number, columns, places[some], some, inner)
-        if np.isfinite(total).all():
-            return places.reshape(-1, *spans)
-        return self._fallback.sums(batch, region, scratch)
+        if all_finite(places):
+            return total
+        return self._fallback.sums(batch, region, scratch, into)
 
     def _multiply(
         self,

@@ -25,14 +25,13 @@ from gpuconv.backends.numpy.images import ImageNode, input_ranges, run_images, s
 from gpuconv.backends.numpy.passes import two_passes
 from gpuconv.backends.numpy.scratch import Scratch, pitch
 from gpuconv.backends.numpy.spectra import SpectralSums, tile_sizes, worth_it
-from gpuconv.backends.numpy.sums import PairwiseSum
+from gpuconv.backends.numpy.sums import PairwiseSum, all_finite, chain_of
 from gpuconv.backends.numpy.taps import MOST_TAPS, FewTaps, shifted, weighted_sum, window_sum
 from gpuconv.backends.numpy.tile import Region, Source, Values
 from gpuconv.backends.numpy.toeplitz import ColumnSums, RowSums, WindowSums
 from gpuconv.dtypes import (
     FLOAT32,
     DType,
-    accumulator,
     is_float,
     limits,
     magnitude,
@@ -44,8 +43,8 @@ from gpuconv.quantize import Stencil
 TILE_BYTES = 1 << 20
 """Of a tile's sums."""
 
-FEW_BYTES = 1 << 19
-"""Of a tile's sums of a few taps, of which there are several at a time."""
+FEW_ELEMENTS = 1 << 19
+"""Of a tile whose few taps are summed in int16, or of the tiles of two such sums."""
 
 DENSE_ELEMENTS = 1 << 19
 """Elements of a dense stencil's tile; more kernel rows than fit are taken in groups."""
@@ -71,9 +70,8 @@ def run(plan: LinearPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -
     sums = 4 if plan.combine == "unsharp" else len(plan.stencils)
     elements, row = TILE_BYTES // (itemsize * sums), None
     sizes = [w.size for w in plan.windows]
-    few = _few_taps(plan)
-    if few is not None:
-        elements = FEW_BYTES // few.itemsize
+    if _few_taps(plan):
+        elements = FEW_ELEMENTS // len(plan.stencils)
     elif plan.stencils[0].dense is not None and worth_it(sizes, itemsize):
         rows, row = tile_sizes(*sizes)
         elements = min(elements, rows * row)
@@ -95,9 +93,12 @@ class LinearNode(ImageNode[LinearPlan]):
         self.kernels = _windows(plan.stencils, self.scaled)
         self.few = _few_taps(plan)
         self.spectral = _spectral(plan, self.kernels, self.scaled, self.shape[-1])
+        taps = prod(w.size for w in plan.windows)  # exact sums may be as long as they like
+        self.chain = taps if self.whole else chain_of(taps)
+        self.pass_chain = taps if self.whole else max(1, self.chain // 2)
         self.window: WindowSums | None = None
         if self.products and self.kernels is not None and self.kernels.size <= KEPT_TAPS:
-            self.window = _prepared_window(plan.stencils, self.scaled, self.shape[-1])
+            self.window = _prepared_window(plan.stencils, self.scaled, self.shape[-1], self.chain)
         self.saturates = self.whole and (not self.scaled or _may_saturate(plan))
 
     def fill(self, batch: slice, region: Region, out: Values) -> None:
@@ -106,12 +107,11 @@ class LinearNode(ImageNode[LinearPlan]):
         if self.words:
             self._finish(self._word_sums(batch, region), out, batch, region)
             return
-        if self.few is not None and self._fill_few(self.few, batch, region, out):
+        if self.few:
+            self._fill_few(batch, region, out)
             return
-        # A product of whole rows may be written where it is wanted. One of columns is quicker
-        # beside: the rows of images often lie a multiple of 4 KiB apart.
         direct = (
-            self.kernels is not None
+            self.products
             and not self.whole
             and plan.combine == "sum"
             and out.dtype == self.accumulator
@@ -129,46 +129,39 @@ class LinearNode(ImageNode[LinearPlan]):
                 self._sum(batch, region, sums, banded=False)
             self._finish(sums, out, batch, region)
 
-    def _fill_few(self, dtype: DType, batch: slice, region: Region, out: Values) -> bool:
-        """A few taps, summed in `dtype`; False if NaN or Inf are seen, which taps of 0 pass on."""
+    def _fill_few(self, batch: slice, region: Region, out: Values) -> None:
+        """A few taps of 8-bit pixels, summed in int16."""
         plan, inner = self.plan, self.shape[-1]
         (top, bottom), (left, right) = input_ranges(plan.windows, region)
         start, stop, images = (top, left), (bottom, right), plan.images
         count, height, width = out.shape
         with Scratch() as scratch:
             tile = stage(
-                self.source, batch, start, stop, images.border, images.value, dtype, scratch
+                self.source, batch, start, stop, images.border, images.value, INT16, scratch
             )
-            if not self.whole and not _finite(tile, 1):
-                return False
             shape = count, height, tile.shape[2]
-            sums = [scratch.take(shape, dtype) for _ in plan.stencils]
+            sums = [scratch.take(shape, INT16) for _ in plan.stencils]
             for steps, found in zip(_tap_steps(plan.stencils), sums, strict=True):
                 with Scratch() as inside:
                     middle = tile
                     for step in steps[:-1]:
                         rows = middle.shape[1] - step.shape[0] + 1
-                        target = inside.take((count, rows, shape[2]), dtype)
+                        target = inside.take((count, rows, shape[2]), INT16)
                         step(middle, inner, target)
                         middle = target
                     steps[-1](middle, inner, found)
             result = sums[0]
             if plan.combine == "magnitude":
-                if self.whole:
-                    sums = [_as_floats(s, scratch) for s in sums]
-                result = _squares(*sums, scratch)
-                if not self.whole:
-                    result[:, :, width:] = 1
-                    _roots(result, *sums, width, out)
-                    return True
+                down, across = (scratch.take(shape, FLOAT32) for _ in sums)
+                np.copyto(down, sums[0])
+                np.copyto(across, sums[1])
+                result = _squares(down, across, scratch)
                 np.sqrt(result, out=result)
                 np.rint(result, out=result)
             elif plan.delta:
-                np.add(result, dtype.type(plan.delta), out=result)
-            if self.whole:
-                result = _clipped(result, self.dtype)
+                np.add(result, INT16.type(plan.delta), out=result)
+            result = _clipped(result, self.dtype)
             np.copyto(out, result[:, :, :width], "unsafe")
-        return True
 
     def _sum(self, batch: slice, region: Region, sums: Sequence[Values], *, banded: bool) -> bool:
         """Fill `sums` (b, h, w·C), one a stencil; False if products met what they would spread."""
@@ -176,7 +169,7 @@ class LinearNode(ImageNode[LinearPlan]):
             value = self.plan.images.value
             self._sum_windows(self.kernels, self.source, value, batch, region, sums, banded)
             rows = 1 if self.spectral else BLOCK_ROWS
-            return self.whole or all(_finite(s, rows) for s in sums)
+            return self.whole or all(all_finite(s[:, ::rows]) for s in sums)
         return all(
             self._sum_passes(stencil, batch, region, s, banded)
             for stencil, s in zip(self.plan.stencils, sums, strict=True)
@@ -212,7 +205,8 @@ class LinearNode(ImageNode[LinearPlan]):
                 if banded and self.spectral is not None:
                     self.spectral(tile, parts[0])
                 elif banded:
-                    window = self.window if whole and self.window else WindowSums(part, inner)
+                    window = self.window if whole else None
+                    window = window or WindowSums(part, inner, self.chain)
                     window(tile, parts)
                 else:
                     for kernel, s in zip(part, parts, strict=True):
@@ -230,7 +224,9 @@ class LinearNode(ImageNode[LinearPlan]):
         """Two passes, the first one's sums rounded to fixed point; False as in `_sum`."""
         dtype, inner = self.accumulator, self.shape[-1]
         column, row = _taps(stencil, self.scaled)
-        down, across = _prepared_passes(stencil, self.scaled, min(inner, MOST_CHANNELS))
+        down, across = _prepared_passes(
+            stencil, self.scaled, min(inner, MOST_CHANNELS), self.pass_chain
+        )
 
         def reduce(tile: Values, out: Values) -> None:
             if banded:
@@ -257,7 +253,7 @@ class LinearNode(ImageNode[LinearPlan]):
                 reduce,
                 scratch,
             )
-            if banded and not self.whole and not _finite(middle[:, :, :width], BLOCK_ROWS):
+            if banded and not self.whole and not all_finite(middle[:, ::BLOCK_ROWS, :width]):
                 return False
             if banded and inner <= MOST_CHANNELS:
                 across(middle, sums)
@@ -358,16 +354,20 @@ def _windows(stencils: tuple[Stencil, ...], scaled: bool) -> Values | None:
 
 
 @lru_cache(maxsize=64)
-def _prepared_window(stencils: tuple[Stencil, ...], scaled: bool, inner: int) -> WindowSums:
+def _prepared_window(
+    stencils: tuple[Stencil, ...], scaled: bool, inner: int, chain: int
+) -> WindowSums:
     kernels = _windows(stencils, scaled)
     assert kernels is not None
-    return WindowSums(kernels, inner)
+    return WindowSums(kernels, inner, chain)
 
 
 @lru_cache(maxsize=64)
-def _prepared_passes(stencil: Stencil, scaled: bool, inner: int) -> tuple[RowSums, ColumnSums]:
+def _prepared_passes(
+    stencil: Stencil, scaled: bool, inner: int, chain: int
+) -> tuple[RowSums, ColumnSums]:
     column, row = _taps(stencil, scaled)
-    return RowSums(column), ColumnSums(row, inner)
+    return RowSums(column, chain), ColumnSums(row, inner, chain)
 
 
 def _spectral(
@@ -399,28 +399,21 @@ def _tap_steps(stencils: tuple[Stencil, ...]) -> tuple[tuple[FewTaps, ...], ...]
 
 
 @lru_cache(maxsize=64)
-def _few_taps(plan: LinearPlan) -> DType | None:
-    """What a few taps are summed in: int16 where it holds every sum of 8-bit images exactly.
-
-    Float magnitudes, too, are quicker tap by tap. None: neither.
-    """
+def _few_taps(plan: LinearPlan) -> bool:
+    """Whether int16 holds every sum of 8-bit images, of so few taps that they are soon added."""
+    dtype = plan.images.dtype
+    if is_float(dtype) or dtype.itemsize > 1 or plan.combine == "unsharp":
+        return False
     if any(s.shift or s.column_shift for s in plan.stencils):
-        return None
+        return False
     steps = _tap_steps(plan.stencils)
     if any(sum(step.count for step in s) > MOST_TAPS for s in steps):
-        return None
-    dtype = plan.images.dtype
-    if is_float(dtype):
-        return accumulator(dtype) if plan.combine == "magnitude" else None
-    if dtype.itemsize > 1 or plan.combine == "unsharp":
-        return None
+        return False
     most = max(prod(step.gain for step in s) for s in steps) * magnitude(dtype)
     if plan.combine == "magnitude":
         # Of a root below 2^11 float32 tells on which side of a half it lies.
-        fits = most < 2**15 and limits(plan.images.out_dtype)[1] < 2**11
-    else:
-        fits = plan.delta == int(plan.delta) and most + abs(plan.delta) < 2**15
-    return INT16 if fits else None
+        return most < 2**15 and limits(plan.images.out_dtype)[1] < 2**11
+    return plan.delta == int(plan.delta) and most + abs(plan.delta) < 2**15
 
 
 def _may_saturate(plan: LinearPlan) -> bool:
@@ -435,12 +428,6 @@ def _may_saturate(plan: LinearPlan) -> bool:
         gain = int(taps.sum())
         low, high = low * gain >> shift, -(-high * gain >> shift)
     return low < least or high > most
-
-
-def _finite(sums: Values, step: int) -> bool:
-    """Whether every `step`-th row shows that no sum met NaN or Inf."""
-    rows = np.matmul(sums[:, ::step], np.ones(sums.shape[2], sums.dtype))
-    return bool(np.isfinite(rows).all())
 
 
 def _clipped(values: Values, dtype: DType) -> Values:

@@ -14,7 +14,7 @@ from gpuconv.backends.numpy.tile import Region, Source, Values
 from gpuconv.dtypes import FLOAT32, DType, is_float, limits, saturate
 from gpuconv.plan.filters import Images, MorphPlan, MorphStep
 
-TILE_BYTES = 1 << 19
+TILE_BYTES = 3 << 18
 """Pixels of a tile: more would leave a core's second cache, less is soon all overhead."""
 
 

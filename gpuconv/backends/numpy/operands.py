@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import ceil, sqrt
 from typing import Any
 
 import numpy as np
 
 from gpuconv.backends.numpy.scratch import Scratch
+from gpuconv.backends.numpy.sums import chain_of
 from gpuconv.backends.numpy.tile import ArraySource, Region, Values, load_into
 from gpuconv.border import Border
 from gpuconv.dtypes import FLOAT32, FLOAT64, INT64, DType, is_float, is_integer_type, magnitude
 from gpuconv.window import AxisWindow
 
-BLOCK_TAPS = 128
-"""Taps summed by one matrix product, one after another, at most; blocks are summed pairwise."""
+BLOCK_TAPS = 512
+"""Taps summed by one product where no sum is rounded."""
 
-BLOCK_ROOT = 3
-"""Taps of a block for each √T of all T: its error stays below the contract's 2·√T·eps·Σ|x||w|
-whatever the data, as B terms added one after another err by at most B/2 eps."""
-
-EXACT_BLOCK_TAPS = 512
-"""The same where no sum is rounded."""
+WORTH_TAPS = 128
+"""Taps of a product for which a narrower type is worth its exact sums' being few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +34,14 @@ class Numbers:
 def choose_numbers(input: DType, weight: DType, sums: DType, taps: int) -> Numbers:
     """Float sums are blocked; integer ones use the fastest type that holds a block exactly."""
     if is_float(input):
-        return Numbers(sums, sums, min(BLOCK_TAPS, ceil(BLOCK_ROOT * sqrt(taps))))
+        return Numbers(sums, sums, chain_of(taps))
     largest = magnitude(input) * magnitude(weight)
     for work, exact in ((FLOAT32, 2**24), (FLOAT64, 2**53)):
-        block = min(exact // largest, EXACT_BLOCK_TAPS)
-        if block >= min(taps, BLOCK_TAPS):
+        block = min(exact // largest, BLOCK_TAPS)
+        if block >= min(taps, WORTH_TAPS):
             fits = [t for t, n in ((work, exact), (FLOAT64, 2**53)) if taps * largest <= n]
             return Numbers(work, fits[0] if fits else INT64, block)
-    return Numbers(INT64, INT64, EXACT_BLOCK_TAPS)
+    return Numbers(INT64, INT64, BLOCK_TAPS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,10 +21,10 @@ NETWORK_TAPS = 225
 TILE_ELEMENTS = 1 << 19
 """Pixels of a tile that a network takes band by band."""
 
-BAND_BYTES = 192 << 10
+BAND_BYTES = 384 << 10
 """Most that a band of a tile takes in one of a network's values."""
 
-NETWORK_BYTES = 2 << 20
+NETWORK_BYTES = 3 << 20
 """Of all of a network's values."""
 
 TILE_BYTES = 1 << 22

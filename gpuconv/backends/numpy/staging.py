@@ -216,8 +216,8 @@ class PlaneSums:
             return self.chunk
         return max(self.chunk, TILE_ELEMENTS // prod(self.operands.weight.shape[:2]))
 
-    def sums(self, batch: slice, region: Region, scratch: Scratch) -> Values:
-        """(O, b, *region)"""
+    def sums(self, batch: slice, region: Region, scratch: Scratch, into: Values | None) -> Values:
+        """(O, b, *region), in `into` where that is given and its places lie in one run."""
         outputs = tuple(r.stop - r.start for r in (batch, *region))
         layout = self._layouts.get(outputs)
         if layout is None:
@@ -225,7 +225,12 @@ class PlaneSums:
             self._layouts[outputs] = layout
         staged = self.staged(layout, batch, region, scratch)
         all_groups, dtype = len(self.operands.weight), self.operands.numbers.total
-        total = self.operands.room(all_groups, layout.places, dtype, scratch)
+        total = None
+        if into is not None and layout.places == prod(outputs):
+            total = _as_run(into, all_groups)
+        written = total is not None
+        if total is None:
+            total = self.operands.room(all_groups, layout.places, dtype, scratch)
         rooms: list[Values] = []
         groups, step = self.steps(layout)
         blocks = range(len(self.blocks))
@@ -234,6 +239,8 @@ class PlaneSums:
             for first in range(0, layout.run, step):
                 places = slice(first, min(layout.run, first + step))
                 self._total(blocks, staged, (some, places), rooms, 0, total[some, :, places])
+        if into is not None and written:
+            return into
         total = total.reshape(*total.shape[:2], *layout.pitch)[:, :, *map(slice, outputs)]
         return total.reshape(-1, *outputs)
 
@@ -272,3 +279,13 @@ class PlaneSums:
         left = self._total(blocks[:half], staged, chunk, rooms, depth)
         right = self._total(blocks[half:], staged, chunk, rooms, depth + 1)
         return np.add(left, right, out=out)
+
+
+def _as_run(sums: Values, groups: int) -> Values | None:
+    """(O, b, *region) as (g, o, places), or None where that is no view."""
+    view = sums.view()
+    try:
+        view.shape = (groups, len(sums) // groups, -1)
+    except AttributeError:
+        return None
+    return view

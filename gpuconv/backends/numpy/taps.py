@@ -84,7 +84,7 @@ class FewTaps:
         return cls(kernel.shape, tuple(groups))
 
     def __call__(self, tile: Values, inner: int, out: Values) -> None:
-        """Σ kernel·tile from (b, h + KH − 1, pitch) to (b, h, pitch), both contiguous, of one dtype.
+        """Σ kernel·tile, (b, h + KH − 1, pitch) to (b, h, pitch), both contiguous, of one dtype.
 
         Rows are taken for one line: what starts in a row's last columns means nothing.
         """

@@ -162,6 +162,16 @@ def blas_kernels() -> str:
     return f"OpenBLAS for {name.decode()}"
 
 
+WIDE = ("SkylakeX", "Cooperlake", "SapphireRapids")
+"""OpenBLAS's kernels for AVX-512."""
+
+
+@cache
+def wide_vectors() -> bool:
+    """Whether matrix products use AVX-512."""
+    return blas_kernels().endswith(WIDE)
+
+
 def _blas_function(name: str) -> Any:
     """A function of NumPy's OpenBLAS, or None."""
     spec = find_spec("numpy._core._multiarray_umath")

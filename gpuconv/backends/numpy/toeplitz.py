@@ -22,13 +22,11 @@ import numpy as np
 
 from gpuconv.backends.numpy.scratch import Scratch
 from gpuconv.backends.numpy.sums import PairwiseSum
+from gpuconv.backends.numpy.threads import wide_vectors
 from gpuconv.backends.numpy.tile import Values, even
 
 PRODUCT = 990_000
 """Multiplications of one product, M·N·K. OpenBLAS packs the matrices of products above 10^6."""
-
-PART_TAPS = 80
-"""Terms added one after another. The parts of a longer sum are added pairwise."""
 
 MOST_PHASES = 6
 """Of a window's sums. Behind every row of a tile there are zeros for the last."""
@@ -49,9 +47,9 @@ def band(taps: Values, block: int, step: int = 1) -> Values:
     return matrix
 
 
-def _parts(taps: Values) -> list[tuple[int, Values]]:
-    """Taps in parts of at most PART_TAPS, each with the place of its first."""
-    size = even(len(taps), PART_TAPS)
+def _parts(taps: Values, chain: int) -> list[tuple[int, Values]]:
+    """Taps in parts of at most `chain`, each with the place of its first."""
+    size = even(len(taps), chain)
     return [(first, taps[first : first + size]) for first in range(0, len(taps), size)]
 
 
@@ -64,11 +62,11 @@ def _view(array: Values, shape: Sequence[int], strides: Sequence[int], first: in
 
 
 class RowSums:
-    """Weighted sums along H."""
+    """Weighted sums along H; parts of at most `chain` terms are added pairwise."""
 
-    def __init__(self, taps: Values) -> None:
+    def __init__(self, taps: Values, chain: int) -> None:
         block = 4 if len(taps) < 32 else 8
-        self.parts = [(first, band(part, block)) for first, part in _parts(taps)]
+        self.parts = [(first, band(part, block)) for first, part in _parts(taps, chain)]
 
     def __call__(self, tile: Values, out: Values) -> None:
         """Σ taps[i]·tile[:, y + i], from (b, h + K − 1, pitch) to (b, h, n ≤ pitch)."""
@@ -113,14 +111,14 @@ def _columns(width: int, limit: int) -> int:
 
 
 class ColumnSums:
-    """Weighted sums along W over `inner` interleaved channels."""
+    """Weighted sums along W over `inner` interleaved channels, in parts as `RowSums`."""
 
-    def __init__(self, taps: Values, inner: int) -> None:
+    def __init__(self, taps: Values, inner: int, chain: int) -> None:
         self.inner = inner
         block = 16 if inner == 1 else 32
         self.parts = [
             (first * inner, np.ascontiguousarray(band(part, block, inner).T))
-            for first, part in _parts(taps)
+            for first, part in _parts(taps, chain)
         ]
 
     def __call__(self, tile: Values, out: Values) -> None:
@@ -156,35 +154,40 @@ def _sum_columns(tile: Values, first: int, matrix: Values, out: Values) -> None:
             np.matmul(beside, matrix[:span, :tail], out=out[:, y : y + n, width - tail :])
 
 
-def _cost(count: int, height: int, width: int, phases: int, block: int) -> float:
-    """Nanoseconds an output of windows cut so, with AVX-512: products, copies, additions."""
+RATES = {True: (75, 140, 156, 172), False: (32, 57, 72, 86)}
+"""Operations a nanosecond of products with 1-3, 4-7, 8-11 and more rows: with AVX-512 and without,
+as measured on a Zen 5."""
+
+
+def _cost(count: int, height: int, width: int, chain: int, phases: int, block: int) -> float:
+    """Nanoseconds an output of windows cut so: products, copies, additions."""
     shifts = -(-width // phases)
     products = 2 * count * phases * shifts * (block + height - 1)
-    flops_a_nanosecond = (35, 57, 65, 77)[min(3, count * phases * block // 4)]
-    parts = -(-shifts // max(1, PART_TAPS // height))
-    additions = count * phases * parts - count
-    return products / flops_a_nanosecond + 0.1 * shifts + 0.35 * additions
+    sums = phases * -(-shifts // max(1, chain // height))
+    additions = count * (0.3 + 0.15 * sums) if sums > 1 else 0
+    rate = RATES[wide_vectors()][min(3, count * phases * block // 4)]
+    return products / rate + 0.1 * shifts + additions
 
 
 class WindowSums:
     """Weighted sums over windows, of one kernel or of several at once.
 
     Each sum is made of `phases`: one over every second (or third, …) column of the window, that
-    many of which share a copy of the tile.
+    many of which share a copy of the tile. Parts of at most `chain` terms are added pairwise.
     """
 
-    def __init__(self, kernels: Values, inner: int) -> None:
+    def __init__(self, kernels: Values, inner: int, chain: int) -> None:
         count, height, width = kernels.shape
         self.count, self.height, self.inner = count, height, inner
         self.phases, self.block = min(
             ((phases, block) for phases in range(1, MOST_PHASES + 1) for block in (2, 4, 8)),
-            key=lambda choice: _cost(count, height, width, *choice),
+            key=lambda choice: _cost(count, height, width, chain, *choice),
         )
         shifts = -(-width // self.phases)
         padded = np.zeros((count, height, shifts * self.phases), kernels.dtype)
         padded[:, :, :width] = kernels
         phased = padded.reshape(count, height, shifts, self.phases).transpose(0, 3, 1, 2)
-        self.group = even(shifts, max(1, PART_TAPS // height))
+        self.group = even(shifts, max(1, chain // height))
         self.parts = [
             (first, self._matrix(phased[..., first : first + self.group]))
             for first in range(0, shifts, self.group)
