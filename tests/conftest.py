@@ -10,6 +10,7 @@ import pytest
 
 import gpuconv
 from gpuconv.backends.cuda.cupy_launcher import probe
+from gpuconv.plan.remember import forget
 from tests.emulator import EmulatorBackend
 
 ENGINE_TESTS = {
@@ -71,6 +72,12 @@ def cupy(request: pytest.FixtureRequest) -> Any:
     import cupy
 
     return cupy
+
+
+@pytest.fixture(autouse=True)
+def fresh_plans() -> None:
+    """No test finds what another one had prepared."""
+    forget()
 
 
 @pytest.fixture(autouse=True)

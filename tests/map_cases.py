@@ -11,14 +11,14 @@ import pytest
 from gpuconv.backends.numpy import (
     conv,
     depthwise,
-    operands,
     pool,
     products,
     slabs,
     staging,
-    sums,
     window_tiles,
 )
+from gpuconv.plan import cpu
+from gpuconv.plan.remember import forget
 from tests import reference
 from tests.image_cases import dtype_of, is_integer
 
@@ -80,6 +80,7 @@ def grain(dtype: str) -> float:
 
 def shrink_tiles(monkeypatch: pytest.MonkeyPatch, rank: int = 2) -> None:
     """Make tiles so small that small maps are cut along every axis, windows and channels too."""
+    forget()
     times = 6 if rank == 3 else 1
     for module, name, value in (
         (window_tiles, "SPAN_ELEMENTS", 60 * times),
@@ -90,10 +91,10 @@ def shrink_tiles(monkeypatch: pytest.MonkeyPatch, rank: int = 2) -> None:
         (pool, "UNPOOLED", 5),
         (conv, "CHANNELS", 2),
         (conv, "WEIGHT_BYTES", 32),
-        (operands, "BLOCK_TAPS", 4),
-        (operands, "WORTH_TAPS", 4),
-        (sums, "MOST_TERMS", 4),
-        (products, "ALONE", 2),
+        (cpu, "MOST_TERMS", 4),
+        (cpu, "MOST_EXACT_TERMS", 4),
+        (cpu, "WORTH_TERMS", 4),
+        (cpu, "PLANES", 2),
         (products, "GATHERED_TAPS", 6 * times),
         (products, "COLUMN_ELEMENTS", 150 * times),
         (products, "SUM_ELEMENTS", 20 * times),

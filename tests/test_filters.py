@@ -17,11 +17,12 @@ from gpuconv.backends.numpy import (
     passes,
     rank,
     spectra,
-    sums,
     tile,
     toeplitz,
 )
 from gpuconv.border import SYNONYMS
+from gpuconv.plan import cpu
+from gpuconv.plan.remember import forget
 from tests import reference
 from tests.image_cases import (
     CALLS,
@@ -45,11 +46,11 @@ def test_calls_cover_every_public_filter():
 TINY = {
     "one pixel": {
         **{"TILE_ELEMENTS": 1, "STRIP_BYTES": 1, "DENSE_ELEMENTS": 1, "TILE_BYTES": 1},
-        **{"PRODUCT": 1, "MOST_TERMS": 1, "LAYOUT_BYTES": 1, "BAND_BYTES": 1},
+        **{"PRODUCT": 1, "MOST_TERMS": 1, "LAYOUT_BYTES": 1, "BAND_BYTES": 1, "FEW_ELEMENTS": 1},
     },
     "rows": {
         **{"TILE_ELEMENTS": 40, "TILE_ROW": 10**6, "STRIP_BYTES": 360, "DENSE_ELEMENTS": 90},
-        **{"TILE_BYTES": 160, "BAND_BYTES": 100, "MOST_TERMS": 3},
+        **{"TILE_BYTES": 160, "BAND_BYTES": 100, "MOST_TERMS": 3, "FEW_ELEMENTS": 80},
     },
     "columns": {
         **{"TILE_ELEMENTS": 50, "TILE_ROW": 3, "STRIP_BYTES": 28, "TILE_BYTES": 300},
@@ -60,7 +61,8 @@ TINY = {
 
 def shrink_tiles(monkeypatch, sizes):
     """Set the backend's constants, wherever they live."""
-    for module in (tile, passes, linear, box, morphology, rank, toeplitz, spectra, sums):
+    forget()
+    for module in (tile, passes, linear, box, morphology, rank, toeplitz, spectra, cpu):
         for constant, value in sizes.items():
             if hasattr(module, constant):
                 monkeypatch.setattr(module, constant, value)
@@ -89,6 +91,7 @@ def test_a_tile_may_lie_beyond_reach_of_the_image(name, monkeypatch):
     for border in reference.BORDERS:
         tiled = CALLS[name](images, border=border, value=9)
         monkeypatch.undo()
+        forget()
         assert_equal(tiled, CALLS[name](images, border=border, value=9), "uint8")
         shrink_tiles(monkeypatch, TINY["columns"])
 

@@ -11,6 +11,8 @@ from gpuconv import filters
 from gpuconv.backends.numpy import box, linear, morphology, rank, scratch, spectra, tile
 from gpuconv.backends.numpy.network import selection_network
 from gpuconv.backends.numpy.threads import get_num_threads, set_num_threads
+from gpuconv.plan import cpu
+from gpuconv.plan.remember import forget
 from tests import reference
 from tests.image_cases import CALLS, assert_equal, assert_within, random_images, spread, takes
 
@@ -35,6 +37,7 @@ def small_bands(monkeypatch):
     """Tiles of a few rows, so that small images are many."""
     for module in (linear, box, morphology):
         monkeypatch.setattr(module, "TILE_BYTES", 2000)
+    monkeypatch.setattr(linear, "FEW_ELEMENTS", 1400)
     monkeypatch.setattr(rank, "TILE_ELEMENTS", 700)
     monkeypatch.setattr(rank, "BAND_BYTES", 900)
     monkeypatch.setattr(tile, "TILE_ROW", 48)
@@ -284,6 +287,7 @@ def test_transforms_are_the_reference_within_the_bound(size, inner, monkeypatch)
         bound = spread(weights, images, **keywords) + abs(expected) * 2**-10 * (dtype == "float16")
         for side in (spectra.SIDE, 20):
             monkeypatch.setattr(spectra, "SIDE", side)
+            forget()
             result = filters.filter2d(images, weights, **keywords)
             assert_within(result, expected, bound, dtype)
 
@@ -299,7 +303,8 @@ def test_transforms_of_integers_are_exact(size, dtype, monkeypatch):
         if weights.dtype.kind == "f":
             weights = weights / abs(weights).sum()
         result = filters.filter2d(images, weights, delta=delta)
-        monkeypatch.setattr(spectra, "LEAST_TAPS", {4: 10**6, 8: 10**6})
+        monkeypatch.setattr(cpu, "TRANSFORM_TAPS", {4: 10**6, 8: 10**6})
+        forget()
         assert_equal(filters.filter2d(images, weights, delta=delta), result, dtype)
 
 
@@ -315,5 +320,5 @@ def test_transforms_leave_nan_and_inf_where_they_are():
 @pytest.mark.parametrize("outputs", [1, 7, 300, 5000])
 def test_squares_hold_their_windows(size, outputs):
     piece, side = spectra.side(outputs, size)
-    assert piece + size - 1 <= side <= spectra.MOST_SIDE
+    assert piece + size - 1 <= side <= cpu.TRANSFORM_SIDE
     assert side % 2 == 0

@@ -7,8 +7,7 @@ import pytest
 
 import gpuconv
 from gpuconv.backends.numpy import depthwise, products, threads
-from gpuconv.backends.numpy.correlation import choose_method
-from gpuconv.backends.numpy.operands import Maps, Operands, choose_numbers
+from gpuconv.plan import cpu
 from gpuconv.window import AxisWindow
 from tests import reference
 from tests.map_cases import random_values, shrink_tiles
@@ -21,20 +20,12 @@ def numpy_backend():
     threads.set_num_threads(None)
 
 
-def operands_of(x, w, groups=1, stride=1, dilation=1, pad=1, last=False):
-    """Operands of one part of a convolution with all channels."""
-    windows = [AxisWindow(n, stride, dilation, (pad, pad)) for n in w.shape[2:]]
-    split = (groups, (x.shape[-1] if last else x.shape[1]) // groups)
-    lead, tail = (x.shape[:-1], ()) if last else (x.shape[:1], x.shape[2:])
-    maps = Maps(x.reshape(*lead, *split, *tail), last)
-    taps = int(np.prod(w.shape[1:]))
-    numbers = choose_numbers(x.dtype, w.dtype, x.dtype, taps)
-    weight = w.reshape(groups, -1, *w.shape[1:])
-    return Operands(maps, slice(0, groups), weight, windows, numbers, last, True)
-
-
-def method_for(x, w, algorithm="gemm", **arguments):
-    return choose_method(operands_of(x, w, **arguments), algorithm).__name__
+def method_for(x, w, algorithm="gemm", groups=1, dilation=1, last=False):
+    """The rule's choice for a convolution of x with w."""
+    windows = [AxisWindow(n, dilation=dilation) for n in w.shape[2:]]
+    channels = (x.shape[-1] if last else x.shape[1]) // groups
+    types = cpu.numbers(x.dtype, w.dtype, x.dtype, int(np.prod(w.shape[1:])))
+    return cpu.conv(algorithm, channels, windows, types, last)
 
 
 # ---------------------------------------------------------------- the rule
@@ -42,14 +33,14 @@ def method_for(x, w, algorithm="gemm", **arguments):
 
 def test_rule_takes_bands_for_single_channels_of_float_rows():
     x, w = np.zeros((1, 4, 9, 9), np.float32), np.zeros((4, 1, 3, 3), np.float32)
-    assert method_for(x, w, "direct", groups=4) == "Bands"
-    assert method_for(x.astype(np.uint8), w.astype(np.int8), "direct", groups=4) == "Bands"
+    assert method_for(x, w, "direct", groups=4) == "bands"
+    assert method_for(x.astype(np.uint8), w.astype(np.int8), "direct", groups=4) == "bands"
     last = np.zeros((1, 9, 9, 4), np.float32)
-    assert method_for(last, w, "direct", groups=4, last=True) == "Slabs"
-    assert method_for(x, w[:, :, 0], "direct", groups=4) == "Slabs"
+    assert method_for(last, w, "direct", groups=4, last=True) == "slabs"
+    assert method_for(x, w[:, :, 0], "direct", groups=4) == "slabs"
     wide = x.astype(np.int32), w.astype(np.int32)
-    assert method_for(*wide, "direct", groups=4) == "Slabs"  # not exact in floats
-    assert method_for(x, w, "direct", groups=4, dilation=9) == "Slabs"
+    assert method_for(*wide, "direct", groups=4) == "slabs"  # not exact in floats
+    assert method_for(x, w, "direct", groups=4, dilation=9) == "slabs"
 
 
 # ---------------------------------------------------------------- threads

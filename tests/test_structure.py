@@ -18,7 +18,7 @@ ROOMS = [
     ["_version", "errors", "extras", "ranks"],
     ["window", "border", "dtypes"],
     ["arrays", "quantize"],
-    ["plan.check", "plan.maps"],
+    ["plan.check", "plan.maps", "plan.cpu", "plan.remember"],
     ["plan.pool", "plan.filters"],
     ["plan.conv"],
     ["plan"],

@@ -22,9 +22,10 @@ from gpuconv.dtypes import (
     parse_dtype,
     saturate_value,
 )
-from gpuconv.plan import check
+from gpuconv.plan import check, cpu
 from gpuconv.plan.maps import MapShape, map_shape
 from gpuconv.plan.pool import PoolPlan, plan_pool_window
+from gpuconv.plan.remember import remembered
 from gpuconv.window import AxisWindow, Padding, resolve_padding
 
 ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")
@@ -94,12 +95,23 @@ class ConvPlan(_Convolution):
         return self.input.channels // self.groups * self.kernel_taps
 
     @property
+    def numbers(self) -> cpu.Numbers:
+        """The NumPy backend's number types."""
+        return cpu.numbers(self.input_dtype, self.weight_dtype, self.sum_dtype, self.taps)
+
+    @property
+    def on_cpu(self) -> cpu.Conv:
+        """The NumPy backend's algorithm."""
+        channels, last = self.input.channels // self.groups, self.input.channels_last
+        return cpu.conv(self.algorithm, channels, self.windows, self.numbers, last)
+
+    @property
     def flops(self) -> int:
         """Multiplications and additions."""
         return 2 * prod(self.output.shape) * self.taps
 
     def __repr__(self) -> str:
-        how = f"{self.algorithm} ({self.why}), {self.taps} taps"
+        how = f"{self.algorithm} ({self.why}; on the CPU {cpu.CONV[self.on_cpu]}), {self.taps} taps"
         return self._told(f", border {self.border.value}", how)
 
 
@@ -225,6 +237,7 @@ def _out_dtype(out_dtype: npt.DTypeLike | None, natural: DType) -> DType:
     return dtype
 
 
+@remembered("input", "weight", "bias")
 def plan_conv(
     rank: int,
     input: Array,
@@ -310,6 +323,7 @@ def choose_algorithm(inputs: int, outputs: int) -> tuple[str, str]:
     return "gemm", "many channels share each window"
 
 
+@remembered("input", "weight", "bias")
 def plan_conv_transpose(
     rank: int,
     input: Array,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,7 +19,8 @@ from gpuconv.dtypes import (
     parse_dtype,
     saturate_value,
 )
-from gpuconv.plan import check
+from gpuconv.plan import check, cpu
+from gpuconv.plan.remember import Memo, remembered
 from gpuconv.quantize import Floats, Frozen, Stencil, plan_separable, plan_stencil
 from gpuconv.window import AxisWindow, is_integer
 
@@ -63,6 +64,7 @@ class ImagePlan(ABC):
 
     operands: ClassVar = ("images",)
     images: Images
+    memo: Memo = field(default_factory=Memo, init=False, compare=False)
 
     @property
     def outputs(self) -> tuple[Spec, ...]:
@@ -108,12 +110,19 @@ class LinearPlan(ImagePlan):
         return _halo(self.windows)
 
     @property
+    def on_cpu(self) -> cpu.Linear:
+        """The NumPy backend's algorithm."""
+        images = self.images
+        return cpu.linear(self.stencils, images.dtype, images.out_dtype, self.combine, self.delta)
+
+    @property
     def story(self) -> str:
         first = self.stencils[0]
         passes = "separable" if first.separable else "dense"
         return (
             f"{first.height}x{first.width} {passes} ({first.why}), "
-            f"{len(self.stencils)} sum(s) in {first.accumulator}, {self.combine}"
+            f"{len(self.stencils)} sum(s) in {first.accumulator}, {self.combine}; "
+            f"on the CPU {cpu.LINEAR[self.on_cpu]}"
         )
 
     @property
@@ -163,13 +172,19 @@ class RankPlan(ImagePlan):
         return self.windows[0].size * self.windows[1].size
 
     @property
+    def on_cpu(self) -> cpu.Rank:
+        """The NumPy backend's algorithm."""
+        return cpu.rank(self.count, self.images.dtype)
+
+    @property
     def halo(self) -> tuple[int, int]:
         return _halo(self.windows)
 
     @property
     def story(self) -> str:
         height, width = (w.size for w in self.windows)
-        return f"{height}x{width} box, rank {self.rank} of {self.count}"
+        how = cpu.RANK[self.on_cpu]
+        return f"{height}x{width} box, rank {self.rank} of {self.count}; on the CPU {how}"
 
     @property
     def flops(self) -> int:
@@ -281,6 +296,7 @@ def _gradient_taps(smooth: Sequence[int], axis: int) -> tuple[Floats, Floats]:
     return (derivative, across) if axis == 0 else (across, derivative)
 
 
+@remembered("images")
 def plan_filter(
     images: Array,
     kernel: Any,
@@ -306,6 +322,7 @@ def plan_filter(
     )
 
 
+@remembered("images")
 def plan_separable_filter(images: Array, kernel_y: Any, kernel_x: Any, **common: Any) -> LinearPlan:
     """`separable_filter2d` and `gaussian_blur`: one kernel given by its factors."""
     head = plan_images(images, **common)
@@ -315,6 +332,7 @@ def plan_separable_filter(images: Array, kernel_y: Any, kernel_x: Any, **common:
     return LinearPlan(head, (stencil,), _windows((column.size, row.size)))
 
 
+@remembered("images")
 def plan_gradient(
     images: Array, smooth: Sequence[int], axis: int | None, **common: Any
 ) -> LinearPlan:
@@ -328,6 +346,7 @@ def plan_gradient(
     return LinearPlan(head, stencils, _windows((3, 3)), combine)
 
 
+@remembered("images")
 def plan_unsharp(
     images: Array, column: Floats, row: Floats, amount: float, **common: Any
 ) -> LinearPlan:
@@ -351,6 +370,7 @@ def plan_unsharp(
     return LinearPlan(head, (stencil,), windows, "unsharp", 0.0, steps)
 
 
+@remembered("images")
 def plan_box(images: Array, size: Any, **common: Any) -> BoxPlan:
     """`box_blur`."""
     head = plan_images(images, **common)
@@ -360,6 +380,7 @@ def plan_box(images: Array, size: Any, **common: Any) -> BoxPlan:
     return plan
 
 
+@remembered("images")
 def plan_rank(images: Array, rank: int | None, size: Any, **common: Any) -> RankPlan:
     """`rank_filter`; the median where `rank` is None."""
     head = plan_images(images, **common)
@@ -387,6 +408,7 @@ def _footprint(footprint: Any) -> npt.NDArray[np.bool_]:
     return shape
 
 
+@remembered("images")
 def plan_morphology(
     images: Array,
     operations: Sequence[Literal["dilate", "erode"]],

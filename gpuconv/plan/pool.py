@@ -12,6 +12,7 @@ from gpuconv.arrays import Array, Spec, describe
 from gpuconv.dtypes import INT32, INT64, DType, is_integer_type, parse_dtype
 from gpuconv.plan import check
 from gpuconv.plan.maps import MapShape, map_shape
+from gpuconv.plan.remember import remembered
 from gpuconv.window import AxisWindow, Padding, resolve_padding
 
 
@@ -126,6 +127,7 @@ class UnpoolPlan:
         return f"UnpoolPlan({self.dtype} {self.input} → {self.output}; one scatter a plane)"
 
 
+@remembered("input")
 def plan_pool(
     rank: int,
     input: Array,
@@ -228,6 +230,7 @@ def plan_pool_window(
     )
 
 
+@remembered("input")
 def plan_adaptive_pool(
     rank: int,
     input: Array,
@@ -254,6 +257,7 @@ def plan_adaptive_pool(
     )
 
 
+@remembered("input")
 def plan_global_pool(input: Array, operation: str, *, layout: str) -> AdaptivePoolPlan:
     """`global_avg_pool`, `global_max_pool`: a batched input of any spatial rank from 1 to 3."""
     rank = describe("input", input).ndim - 2
@@ -264,6 +268,7 @@ def plan_global_pool(input: Array, operation: str, *, layout: str) -> AdaptivePo
     return plan_adaptive_pool(rank, input, operation, 1, layout=layout)
 
 
+@remembered("input", "indices")
 def plan_unpool(
     rank: int,
     input: Array,

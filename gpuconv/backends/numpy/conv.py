@@ -14,13 +14,13 @@ from math import gcd, prod
 import numpy as np
 
 from gpuconv.backends.numpy.correlation import Correlation, Ending
-from gpuconv.backends.numpy.operands import Maps, Operands, choose_numbers
+from gpuconv.backends.numpy.operands import Maps, Operands
 from gpuconv.backends.numpy.pool import pool_tasks
 from gpuconv.backends.numpy.tasks import Task, run_tasks
 from gpuconv.backends.numpy.tile import Values, even
 from gpuconv.border import Border
 from gpuconv.dtypes import INT64, is_integer_type, saturate_value
-from gpuconv.plan import ConvPlan, ConvPoolPlan, ConvTransposePlan
+from gpuconv.plan import ConvPlan, ConvPoolPlan, ConvTransposePlan, cpu
 from gpuconv.plan.conv import choose_algorithm
 from gpuconv.plan.maps import MapShape
 from gpuconv.window import AxisWindow
@@ -78,7 +78,7 @@ def run_transpose(
         place = out[:, *(phase.outputs for phase in phases)]
         windows = [phase.window for phase in phases]
         terms = prod(taps.shape[2:])
-        numbers = choose_numbers(plan.input_dtype, plan.weight_dtype, plan.sum_dtype, terms)
+        numbers = cpu.numbers(plan.input_dtype, plan.weight_dtype, plan.sum_dtype, terms)
         for groups, outs, channels in _channel_parts(taps.shape):
             operands = Operands(
                 maps,
@@ -155,7 +155,7 @@ def _conv(
     plan: ConvPlan, inputs: Sequence[Values], last: bool
 ) -> Iterator[tuple[Correlation, slice]]:
     """The correlations that make up a plain convolution, and their output channels."""
-    numbers = choose_numbers(plan.input_dtype, plan.weight_dtype, plan.sum_dtype, plan.taps)
+    numbers = plan.numbers
     value = np.array(saturate_value(plan.value, plan.input_dtype)).astype(numbers.work)
     maps = _maps(inputs[0], plan.input, plan.groups, plan.border, value)
     weight = inputs[1].reshape(plan.groups, -1, *inputs[1].shape[1:])

@@ -1,4 +1,4 @@
-"""Cross-correlation of feature maps, tile by tile: the rule that picks the algorithm."""
+"""Cross-correlation of feature maps, tile by tile, by the algorithm that the rule picks."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from gpuconv.backends.numpy.tasks import Task, run_tasks
 from gpuconv.backends.numpy.tile import Region, Values
 from gpuconv.backends.numpy.window_tiles import tiles
 from gpuconv.dtypes import DType, is_integer_type, saturate
+from gpuconv.plan import cpu
 from gpuconv.plan.conv import Activation
 
 SHARES = 8
@@ -61,14 +62,12 @@ class Ending:
         out[...] = saturate(sums, self.dtype) if is_integer_type(self.dtype) else sums
 
 
-Method = Products | Bands | Slabs
-
-
-def choose_method(operands: Operands, algorithm: str) -> type[Method]:
-    """The rule: what makes the sums of a convolution."""
-    if algorithm == "gemm":
-        return Products
-    return Bands if Bands.suits(operands) else Slabs
+METHODS: dict[cpu.Conv, type[Products | Bands | Slabs]] = {
+    "columns": Products,
+    "planes": Products,
+    "bands": Bands,
+    "slabs": Slabs,
+}
 
 
 class Correlation:
@@ -80,7 +79,14 @@ class Correlation:
         self.dtype = ending.dtype
         self.shape = (len(operands.maps.array), *outputs, prod(operands.weight.shape[:2]))
         self._ending = ending
-        self._method = choose_method(operands, algorithm)(operands, outputs)
+        chosen = cpu.conv(
+            algorithm,
+            operands.weight.shape[2],
+            operands.windows,
+            operands.numbers,
+            operands.maps.channels_last,
+        )
+        self._method = METHODS[chosen](operands, outputs)
 
     def read(self, batch: slice, region: Region) -> Values:
         """Results (b, *region, O)."""

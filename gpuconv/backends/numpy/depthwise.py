@@ -50,20 +50,6 @@ class Bands:
         self.outputs = max(1, TILE_ELEMENTS // (groups * outs))
         self.inputs = max(1, LOADED_ELEMENTS // groups)
 
-    @staticmethod
-    def suits(operands: Operands) -> bool:
-        """Whether one channel a group is summed in floats over rows that lie whole in memory."""
-        numbers, (_, _, channels, *kernel) = operands.numbers, operands.weight.shape
-        return (
-            len(kernel) == 2
-            and channels == 1
-            and not operands.maps.channels_last
-            and numbers.work == numbers.total
-            and numbers.work.kind == "f"
-            and kernel[0] <= numbers.block
-            and all(w.extent * w.stride <= BAND * BAND for w in operands.windows)
-        )
-
     def _matrix(self, columns: slice) -> Values:
         """The kernels' rows on a band: (g, o, 1, 1, BAND, P x columns)."""
         rows, taps = self.windows[0], self.operands.weight[:, :, 0, :, columns]

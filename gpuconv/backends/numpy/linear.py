@@ -8,7 +8,6 @@ tap by tap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from math import prod
 
 import numpy as np
@@ -24,9 +23,9 @@ from gpuconv.backends.numpy.exact import (
 from gpuconv.backends.numpy.images import ImageNode, input_ranges, run_images, stage
 from gpuconv.backends.numpy.passes import two_passes
 from gpuconv.backends.numpy.scratch import Scratch, pitch
-from gpuconv.backends.numpy.spectra import SpectralSums, tile_sizes, worth_it
-from gpuconv.backends.numpy.sums import PairwiseSum, all_finite, chain_of
-from gpuconv.backends.numpy.taps import MOST_TAPS, FewTaps, shifted, weighted_sum, window_sum
+from gpuconv.backends.numpy.spectra import SpectralSums, tile_sizes
+from gpuconv.backends.numpy.sums import PairwiseSum, all_finite
+from gpuconv.backends.numpy.taps import FewTaps, shifted, weighted_sum, window_sum
 from gpuconv.backends.numpy.tile import Region, Source, Values
 from gpuconv.backends.numpy.toeplitz import ColumnSums, RowSums, WindowSums
 from gpuconv.dtypes import (
@@ -34,9 +33,9 @@ from gpuconv.dtypes import (
     DType,
     is_float,
     limits,
-    magnitude,
     saturate,
 )
+from gpuconv.plan.cpu import chain_of, in_one_pass
 from gpuconv.plan.filters import LinearPlan
 from gpuconv.quantize import Stencil
 
@@ -48,9 +47,6 @@ FEW_ELEMENTS = 1 << 19
 
 DENSE_ELEMENTS = 1 << 19
 """Elements of a dense stencil's tile; more kernel rows than fit are taken in groups."""
-
-ONE_PASS_TAPS = 9
-"""Largest window that is summed in one pass although two would do."""
 
 BLOCK_ROWS = 2
 """Rows that every product makes at once, at least: NaN or Inf in what it reads spoils them all."""
@@ -66,16 +62,64 @@ KEPT_TAPS = 4096
 
 def run(plan: LinearPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Carry out a LinearPlan."""
-    itemsize = np.dtype(plan.stencils[0].accumulator.removesuffix("x2")).itemsize
-    sums = 4 if plan.combine == "unsharp" else len(plan.stencils)
-    elements, row = TILE_BYTES // (itemsize * sums), None
-    sizes = [w.size for w in plan.windows]
-    if _few_taps(plan):
-        elements = FEW_ELEMENTS // len(plan.stencils)
-    elif plan.stencils[0].dense is not None and worth_it(sizes, itemsize):
-        rows, row = tile_sizes(*sizes)
-        elements = min(elements, rows * row)
-    run_images(LinearNode, plan, inputs, outputs, elements, row)
+    inner = inputs[0].shape[-1] if plan.images.channels_last else 1
+    run_images(LinearNode, plan, inputs, outputs, *_prepared(plan, inner).tile)
+
+
+class Prepared:
+    """What a LinearPlan asks for whatever the pixels are."""
+
+    def __init__(self, plan: LinearPlan, inner: int) -> None:
+        first = plan.stencils[0]
+        self.algorithm = plan.on_cpu
+        self.whole = not is_float(plan.images.dtype)
+        self.accumulator: DType = np.dtype(first.accumulator.removesuffix("x2"))
+        self.products = self.algorithm in ("window", "transforms", "passes")
+        # Powers of two are exact: where nothing else is done to the sums they ride on the weights.
+        self.scaled = self.products and plan.combine == "sum" and not plan.delta
+        self.kernels = _windows(plan.stencils, self.scaled)
+        taps = prod(w.size for w in plan.windows)  # exact sums may be as long as they like
+        self.chain = taps if self.whole else chain_of(taps)
+        self.window: WindowSums | None = None
+        if self.products and self.kernels is not None and taps <= KEPT_TAPS:
+            self.window = WindowSums(self.kernels, inner, self.chain)
+        self.passes: list[Passes] = []
+        if self.kernels is None:
+            chain = taps if self.whole else max(1, self.chain // 2)
+            some = min(inner, MOST_CHANNELS)
+            for stencil in plan.stencils:
+                column, row = _taps(stencil, self.scaled)
+                self.passes.append(
+                    (column, row, RowSums(column, chain), ColumnSums(row, some, chain))
+                )
+        self.few: tuple[tuple[FewTaps, ...], ...] = ()
+        if self.algorithm == "few":
+            self.few = _tap_steps(plan.stencils)
+        self.saturates = self.whole and (not self.scaled or _may_saturate(plan))
+        self.tile = self._tile(plan)
+
+    def _tile(self, plan: LinearPlan) -> tuple[int, int | None]:
+        """(elements of a tile, its longest row)."""
+        sums = 4 if plan.combine == "unsharp" else len(plan.stencils)
+        elements = TILE_BYTES // (self.accumulator.itemsize * sums)
+        if self.algorithm == "few":
+            return FEW_ELEMENTS // sums, None
+        if self.algorithm == "transforms":
+            rows, row = tile_sizes(*(w.size for w in plan.windows))
+            return min(elements, rows * row), row
+        return elements, None
+
+
+Passes = tuple[Values, Values, RowSums, ColumnSums]
+"""The taps of a column and of a row, and the products that sum with them."""
+
+
+def _prepared(plan: LinearPlan, inner: int) -> Prepared:
+    """Kept with the plan."""
+    found: Prepared | None = plan.memo.get(("numpy", inner))
+    if found is None:
+        found = plan.memo["numpy", inner] = Prepared(plan, inner)
+    return found
 
 
 class LinearNode(ImageNode[LinearPlan]):
@@ -83,49 +127,40 @@ class LinearNode(ImageNode[LinearPlan]):
 
     def __init__(self, plan: LinearPlan, source: Source) -> None:
         super().__init__(plan, source)
-        first = plan.stencils[0]
-        self.whole = not is_float(plan.images.dtype)
-        self.accumulator: DType = np.dtype(first.accumulator.removesuffix("x2"))
-        self.words = first.accumulator == "int64x2"
-        self.products = self.accumulator.kind == "f"
-        # Powers of two are exact: where nothing else is done to the sums they ride on the weights.
-        self.scaled = self.products and plan.combine == "sum" and not plan.delta
-        self.kernels = _windows(plan.stencils, self.scaled)
-        self.few = _few_taps(plan)
-        self.spectral = _spectral(plan, self.kernels, self.scaled, self.shape[-1])
-        taps = prod(w.size for w in plan.windows)  # exact sums may be as long as they like
-        self.chain = taps if self.whole else chain_of(taps)
-        self.pass_chain = taps if self.whole else max(1, self.chain // 2)
-        self.window: WindowSums | None = None
-        if self.products and self.kernels is not None and self.kernels.size <= KEPT_TAPS:
-            self.window = _prepared_window(plan.stencils, self.scaled, self.shape[-1], self.chain)
-        self.saturates = self.whole and (not self.scaled or _may_saturate(plan))
+        self.how = how = _prepared(plan, self.shape[-1])
+        self.spectral: SpectralSums | None = None
+        if how.algorithm == "transforms":
+            assert how.kernels is not None
+            shift = plan.stencils[0].shift if how.scaled else 0
+            self.spectral = SpectralSums(
+                how.kernels[0], self.shape[-1], shift if how.whole else None
+            )
 
     def fill(self, batch: slice, region: Region, out: Values) -> None:
         """Filtered pixels."""
         plan = self.plan
-        if self.words:
+        if self.how.algorithm == "words":
             self._finish(self._word_sums(batch, region), out, batch, region)
             return
-        if self.few:
+        if self.how.algorithm == "few":
             self._fill_few(batch, region, out)
             return
         direct = (
-            self.products
-            and not self.whole
+            self.how.products
+            and not self.how.whole
             and plan.combine == "sum"
-            and out.dtype == self.accumulator
+            and out.dtype == self.how.accumulator
             and out.strides[2] == out.itemsize
             and out.flags.aligned
         )
         count, height, width = out.shape
-        shape = count, height, pitch(width, self.accumulator)
+        shape = count, height, pitch(width, self.how.accumulator)
         with Scratch() as scratch:
             sums = [
-                out if direct else scratch.take(shape, self.accumulator)[:, :, :width]
+                out if direct else scratch.take(shape, self.how.accumulator)[:, :, :width]
                 for _ in plan.stencils
             ]
-            if not self.products or not self._sum(batch, region, sums, banded=True):
+            if not self.how.products or not self._sum(batch, region, sums, banded=True):
                 self._sum(batch, region, sums, banded=False)
             self._finish(sums, out, batch, region)
 
@@ -141,7 +176,7 @@ class LinearNode(ImageNode[LinearPlan]):
             )
             shape = count, height, tile.shape[2]
             sums = [scratch.take(shape, INT16) for _ in plan.stencils]
-            for steps, found in zip(_tap_steps(plan.stencils), sums, strict=True):
+            for steps, found in zip(self.how.few, sums, strict=True):
                 with Scratch() as inside:
                     middle = tile
                     for step in steps[:-1]:
@@ -165,14 +200,14 @@ class LinearNode(ImageNode[LinearPlan]):
 
     def _sum(self, batch: slice, region: Region, sums: Sequence[Values], *, banded: bool) -> bool:
         """Fill `sums` (b, h, w·C), one a stencil; False if products met what they would spread."""
-        if self.kernels is not None:
+        if self.how.kernels is not None:
             value = self.plan.images.value
-            self._sum_windows(self.kernels, self.source, value, batch, region, sums, banded)
+            self._sum_windows(self.how.kernels, self.source, value, batch, region, sums, banded)
             rows = 1 if self.spectral else BLOCK_ROWS
-            return self.whole or all(all_finite(s[:, ::rows]) for s in sums)
+            return self.how.whole or all(all_finite(s[:, ::rows]) for s in sums)
         return all(
-            self._sum_passes(stencil, batch, region, s, banded)
-            for stencil, s in zip(self.plan.stencils, sums, strict=True)
+            self._sum_passes(stencil, passes, batch, region, s, banded)
+            for stencil, passes, s in zip(self.plan.stencils, self.how.passes, sums, strict=True)
         )
 
     def _sum_windows(
@@ -205,8 +240,8 @@ class LinearNode(ImageNode[LinearPlan]):
                 if banded and self.spectral is not None:
                     self.spectral(tile, parts[0])
                 elif banded:
-                    window = self.window if whole else None
-                    window = window or WindowSums(part, inner, self.chain)
+                    window = self.how.window if whole else None
+                    window = window or WindowSums(part, inner, self.how.chain)
                     window(tile, parts)
                 else:
                     for kernel, s in zip(part, parts, strict=True):
@@ -219,14 +254,17 @@ class LinearNode(ImageNode[LinearPlan]):
                 s[...] = total.total()
 
     def _sum_passes(
-        self, stencil: Stencil, batch: slice, region: Region, sums: Values, banded: bool
+        self,
+        stencil: Stencil,
+        passes: Passes,
+        batch: slice,
+        region: Region,
+        sums: Values,
+        banded: bool,
     ) -> bool:
         """Two passes, the first one's sums rounded to fixed point; False as in `_sum`."""
-        dtype, inner = self.accumulator, self.shape[-1]
-        column, row = _taps(stencil, self.scaled)
-        down, across = _prepared_passes(
-            stencil, self.scaled, min(inner, MOST_CHANNELS), self.pass_chain
-        )
+        dtype, inner = self.how.accumulator, self.shape[-1]
+        column, row, down, across = passes
 
         def reduce(tile: Values, out: Values) -> None:
             if banded:
@@ -253,7 +291,7 @@ class LinearNode(ImageNode[LinearPlan]):
                 reduce,
                 scratch,
             )
-            if banded and not self.whole and not all_finite(middle[:, ::BLOCK_ROWS, :width]):
+            if banded and not self.how.whole and not all_finite(middle[:, ::BLOCK_ROWS, :width]):
                 return False
             if banded and inner <= MOST_CHANNELS:
                 across(middle, sums)
@@ -264,15 +302,16 @@ class LinearNode(ImageNode[LinearPlan]):
     def _word_sums(self, batch: slice, region: Region) -> list[Words]:
         """Sums that outgrow 64 bits: one of the pixels' high halves, one of their low halves."""
         half, pad = 4 * self.plan.images.dtype.itemsize, self.plan.images.value
-        assert self.kernels is not None
+        assert self.how.kernels is not None
         count, height, width = (s.stop - s.start for s in (batch, *region))
         found = []
         for upper in (True, False):
             sums = [
-                np.empty((count, height, width * self.shape[-1]), np.int64) for _ in self.kernels
+                np.empty((count, height, width * self.shape[-1]), np.int64)
+                for _ in self.how.kernels
             ]
             source, value = pixel_half(self.source, pad, upper)
-            self._sum_windows(self.kernels, source, value, batch, region, sums, banded=False)
+            self._sum_windows(self.how.kernels, source, value, batch, region, sums, banded=False)
             found.append(sums)
         return [
             (high + (low >> half), low & ((1 << half) - 1))
@@ -283,7 +322,7 @@ class LinearNode(ImageNode[LinearPlan]):
         self, sums: Sequence[Values | Words], out: Values, batch: slice, region: Region
     ) -> None:
         """From the stencils' sums to pixels in `out` (b, h, w·C)."""
-        if not self.whole:
+        if not self.how.whole:
             self._finish_floats([s for s in sums if not isinstance(s, tuple)], out, batch, region)
             return
         plan, first = self.plan, sums[0]
@@ -294,11 +333,11 @@ class LinearNode(ImageNode[LinearPlan]):
         elif plan.combine == "unsharp":
             pixels = self.source.read(batch, region).reshape(first.shape)
             result = whole_unsharp(pixels, first, plan)
-        elif self.scaled:
+        elif self.how.scaled:
             result = np.rint(first, out=first) if plan.stencils[0].shift else first
         else:
             result = rounded(first, plan)
-        if self.saturates:
+        if self.how.saturates:
             result = _clipped(result, self.dtype)
         np.copyto(out, result, "unsafe")
 
@@ -335,16 +374,15 @@ def _taps(stencil: Stencil, scaled: bool) -> tuple[Values, Values]:
     return column.astype(dtype), row.astype(dtype)
 
 
-@lru_cache(maxsize=64)
 def _windows(stencils: tuple[Stencil, ...], scaled: bool) -> Values | None:
     """(n, KH, KW) taps of what is summed in one pass, as `_taps`; None where two are taken."""
+    if not in_one_pass(stencils):
+        return None
     dtype = np.dtype(stencils[0].accumulator.removesuffix("x2"))
     kernels = []
     for s in stencils:
         if s.dense is not None:
             kernel = s.dense.array
-        elif s.column_shift or s.height * s.width > ONE_PASS_TAPS:
-            return None
         else:
             assert s.column is not None
             assert s.row is not None
@@ -353,37 +391,6 @@ def _windows(stencils: tuple[Stencil, ...], scaled: bool) -> Values | None:
     return np.stack(kernels).astype(dtype)
 
 
-@lru_cache(maxsize=64)
-def _prepared_window(
-    stencils: tuple[Stencil, ...], scaled: bool, inner: int, chain: int
-) -> WindowSums:
-    kernels = _windows(stencils, scaled)
-    assert kernels is not None
-    return WindowSums(kernels, inner, chain)
-
-
-@lru_cache(maxsize=64)
-def _prepared_passes(
-    stencil: Stencil, scaled: bool, inner: int, chain: int
-) -> tuple[RowSums, ColumnSums]:
-    column, row = _taps(stencil, scaled)
-    return RowSums(column, chain), ColumnSums(row, inner, chain)
-
-
-def _spectral(
-    plan: LinearPlan, kernels: Values | None, scaled: bool, inner: int
-) -> SpectralSums | None:
-    """The sums by transforms: of large windows, over floats and over exact sums below 2^24."""
-    if kernels is None or len(kernels) > 1 or kernels.dtype.kind != "f":
-        return None
-    whole = not is_float(plan.images.dtype)
-    if (whole and kernels.itemsize > 4) or not worth_it(kernels.shape[1:], kernels.itemsize):
-        return None
-    shift = plan.stencils[0].shift if scaled else 0
-    return SpectralSums(kernels[0], inner, shift if whole else None)
-
-
-@lru_cache(maxsize=64)
 def _tap_steps(stencils: tuple[Stencil, ...]) -> tuple[tuple[FewTaps, ...], ...]:
     """What makes up each stencil, one after another: a column and a row, or a window."""
     steps: list[tuple[FewTaps, ...]] = []
@@ -396,24 +403,6 @@ def _tap_steps(stencils: tuple[Stencil, ...]) -> tuple[tuple[FewTaps, ...], ...]
             column, row = s.column.array[:, np.newaxis], s.row.array[np.newaxis]
             steps.append((FewTaps.of(column), FewTaps.of(row)))
     return tuple(steps)
-
-
-@lru_cache(maxsize=64)
-def _few_taps(plan: LinearPlan) -> bool:
-    """Whether int16 holds every sum of 8-bit images, of so few taps that they are soon added."""
-    dtype = plan.images.dtype
-    if is_float(dtype) or dtype.itemsize > 1 or plan.combine == "unsharp":
-        return False
-    if any(s.shift or s.column_shift for s in plan.stencils):
-        return False
-    steps = _tap_steps(plan.stencils)
-    if any(sum(step.count for step in s) > MOST_TAPS for s in steps):
-        return False
-    most = max(prod(step.gain for step in s) for s in steps) * magnitude(dtype)
-    if plan.combine == "magnitude":
-        # Of a root below 2^11 float32 tells on which side of a half it lies.
-        return most < 2**15 and limits(plan.images.out_dtype)[1] < 2**11
-    return plan.delta == int(plan.delta) and most + abs(plan.delta) < 2**15
 
 
 def _may_saturate(plan: LinearPlan) -> bool:

@@ -9,39 +9,11 @@ from typing import Any
 import numpy as np
 
 from gpuconv.backends.numpy.scratch import Scratch
-from gpuconv.backends.numpy.sums import chain_of
 from gpuconv.backends.numpy.tile import ArraySource, Region, Values, load_into
 from gpuconv.border import Border
-from gpuconv.dtypes import FLOAT32, FLOAT64, INT64, DType, is_float, is_integer_type, magnitude
+from gpuconv.dtypes import DType, is_integer_type
+from gpuconv.plan.cpu import Numbers
 from gpuconv.window import AxisWindow
-
-BLOCK_TAPS = 512
-"""Taps summed by one product where no sum is rounded."""
-
-WORTH_TAPS = 128
-"""Taps of a product for which a narrower type is worth its exact sums' being few."""
-
-
-@dataclass(frozen=True, slots=True)
-class Numbers:
-    """Number types of a convolution: of operands and block sums, and of sums of blocks."""
-
-    work: DType
-    total: DType
-    block: int
-
-
-def choose_numbers(input: DType, weight: DType, sums: DType, taps: int) -> Numbers:
-    """Float sums are blocked; integer ones use the fastest type that holds a block exactly."""
-    if is_float(input):
-        return Numbers(sums, sums, chain_of(taps))
-    largest = magnitude(input) * magnitude(weight)
-    for work, exact in ((FLOAT32, 2**24), (FLOAT64, 2**53)):
-        block = min(exact // largest, BLOCK_TAPS)
-        if block >= min(taps, WORTH_TAPS):
-            fits = [t for t, n in ((work, exact), (FLOAT64, 2**53)) if taps * largest <= n]
-            return Numbers(work, fits[0] if fits else INT64, block)
-    return Numbers(INT64, INT64, BLOCK_TAPS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,7 @@ from gpuconv.backends.numpy.operands import Operands
 from gpuconv.backends.numpy.scratch import Scratch
 from gpuconv.backends.numpy.staging import Layout, Part, Phase, PlaneSums, Staged, Tap, taps_of
 from gpuconv.backends.numpy.tile import Region, Values, even
-
-ALONE = 32
-"""Channels of a group that are worth a product for each tap."""
+from gpuconv.plan import cpu
 
 GATHERED_TAPS = 512
 """Taps of all channels gathered at once."""
@@ -51,7 +49,7 @@ class Products(PlaneSums):
 
     def __init__(self, operands: Operands, outputs: Sequence[int]) -> None:
         groups, outs, channels, *kernel = operands.weight.shape
-        self.places_last = channels < ALONE
+        self.places_last = channels < cpu.PLANES
         terms = GATHERED_TAPS if self.places_last else channels * prod(kernel)
         super().__init__(operands, outputs, terms, JUNK)
         self.blocks = [

@@ -13,10 +13,8 @@ from gpuconv.backends.numpy.network import Network, selection_network
 from gpuconv.backends.numpy.scratch import Scratch, pitch
 from gpuconv.backends.numpy.tile import Region, Values, even, load, load_into
 from gpuconv.dtypes import is_float, limits, saturate
+from gpuconv.plan import cpu
 from gpuconv.plan.filters import RankPlan
-
-NETWORK_TAPS = 225
-"""Largest window sorted by a network."""
 
 TILE_ELEMENTS = 1 << 19
 """Pixels of a tile that a network takes band by band."""
@@ -33,11 +31,11 @@ TILE_BYTES = 1 << 22
 
 def run(plan: RankPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Carry out a RankPlan."""
-    if plan.count <= NETWORK_TAPS:
+    if plan.on_cpu == "network":
         run_images(NetworkNode, plan, inputs, outputs, TILE_ELEMENTS)
     else:
         itemsize = max(2, plan.images.dtype.itemsize)
-        elements = max(64, TILE_BYTES // (itemsize * NETWORK_TAPS))
+        elements = max(64, TILE_BYTES // (itemsize * cpu.NETWORK_TAPS))
         run_images(RankNode, plan, inputs, outputs, elements)
 
 
@@ -115,7 +113,7 @@ class RankNode(ImageNode[RankPlan]):
         dtype = compared_as(images.dtype)
         tile = load(self.source, batch, start, stop, images.border, images.value, dtype)
         size = [w.size for w in plan.windows]
-        if not is_float(dtype) and dtype.itemsize == 1:
+        if plan.on_cpu == "levels":
             found = _by_counting(tile, size, plan.rank).reshape(out.shape)
         else:
             found = _by_selection(_window_views(tile, size), plan.rank)

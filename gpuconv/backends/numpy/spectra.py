@@ -10,31 +10,19 @@ so that rounding makes them exact again.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
-from math import prod
 
 import numpy as np
 
 from gpuconv.backends.numpy.scratch import Scratch
 from gpuconv.backends.numpy.tile import Values
 from gpuconv.dtypes import FLOAT64
+from gpuconv.plan.cpu import TRANSFORM_SIDE
 
 SIDE = 384
 """Of a square, about: its transforms fill a thread's scratch memory."""
 
-MOST_SIDE = 512
-"""Of a square for the largest windows."""
-
 COMPLEX = np.dtype(np.complex128)
-
-LEAST_TAPS = {4: 256, 8: 128}
-"""Windows from which on transforms beat products of matrices, by bytes of the accumulator."""
-
-
-def worth_it(window: Sequence[int], itemsize: int) -> bool:
-    """Whether sums over a window (KH, KW) are better taken by transforms."""
-    return prod(window) >= LEAST_TAPS[itemsize] and max(window) <= MOST_SIDE * 4 // 5
 
 
 @lru_cache(maxsize=512)
@@ -44,7 +32,7 @@ def side(outputs: int, size: int) -> tuple[int, int]:
     for pieces in range(1, outputs + 1):
         piece = -(-outputs // pieces)
         length = _fast(piece + size - 1)
-        if length <= MOST_SIDE:
+        if length <= TRANSFORM_SIDE:
             choices.append((pieces * length, piece, length))
             if piece < size // 4:
                 break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import sqrt
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -14,18 +13,6 @@ Block = TypeVar("Block")
 
 BLOCK_TAPS = 32
 """Terms added one after another before a block joins the pairwise sum."""
-
-
-MOST_TERMS = 256
-"""Terms that one product adds one after another, at most."""
-
-
-def chain_of(taps: int) -> int:
-    """How many terms of a float sum over `taps` may be added one after another.
-
-    n of them err by n/2 eps at most, whatever they are; the contract allows 2·√taps eps.
-    """
-    return max(1, min(MOST_TERMS, int(4 * sqrt(taps))))
 
 
 class Pairwise(Generic[Block]):

@@ -12,9 +12,6 @@ from gpuconv.backends.numpy.scratch import Scratch
 from gpuconv.backends.numpy.sums import BLOCK_TAPS, PairwiseSum
 from gpuconv.backends.numpy.tile import Values
 
-MOST_TAPS = 9
-"""Weights other than 0. With more, products of matrices are quicker."""
-
 
 def window_sum(tile: Values, kernel: Values, shape: tuple[int, ...], inner: int) -> Values:
     """Σ kernel·tile tap by tap, (b, h, w·C): rows that fill a block are one sum."""
@@ -59,16 +56,6 @@ class FewTaps:
 
     shape: tuple[int, int]
     groups: tuple[tuple[float, tuple[tuple[int, int, bool], ...]], ...]
-
-    @property
-    def count(self) -> int:
-        """Taps other than 0."""
-        return sum(len(taps) for _, taps in self.groups)
-
-    @property
-    def gain(self) -> float:
-        """Σ|w|."""
-        return sum(weight * len(taps) for weight, taps in self.groups)
 
     @classmethod
     def of(cls, kernel: Values) -> FewTaps:
