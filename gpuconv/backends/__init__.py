@@ -104,13 +104,14 @@ def run(plan: Plan, *arrays: Array | None, out: Any = None, backend: BackendLike
     """
     given = [(n, a) for n, a in zip(plan.operands, arrays, strict=True) if a is not None]
     chosen = resolve(backend, [array for _, array in given])
-    wanted = (None,) * len(plan.outputs) if out is None else _as_tuple(out)
-    if len(wanted) != len(plan.outputs):
-        raise ValueError(f"out must be {len(plan.outputs)} arrays, got {len(wanted)}")
+    specs = plan.outputs
+    wanted = (None,) * len(specs) if out is None else _as_tuple(out)
+    if len(wanted) != len(specs):
+        raise ValueError(f"out must be {len(specs)} arrays, got {len(wanted)}")
     with chosen.scope(given[0][1]):
         inputs = [(name, chosen.adopt(name, array)) for name, array in given]
         targets = []
-        for spec, array in zip(plan.outputs, wanted, strict=True):
+        for spec, array in zip(specs, wanted, strict=True):
             if array is None:
                 targets.append(chosen.empty(spec, inputs[0][1]))
             else:

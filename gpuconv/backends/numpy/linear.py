@@ -221,37 +221,52 @@ class LinearNode(ImageNode[LinearPlan]):
         banded: bool,
     ) -> None:
         """One pass. Kernel rows come in groups that keep the tile small."""
-        (top, _), (left, right) = input_ranges(self.plan.windows, region)
-        (count, height, _), inner = sums[0].shape, self.shape[-1]
-        room = DENSE_ELEMENTS // (count * (right - left) * inner) - height + 1
-        group = max(1, min(room, kernels.shape[1]))
-        if banded and self.spectral is not None:
-            group = kernels.shape[1]
+        (_, _), (left, right) = input_ranges(self.plan.windows, region)
+        count, height, _ = sums[0].shape
+        size = kernels.shape[1]
+        room = DENSE_ELEMENTS // (count * (right - left) * self.shape[-1]) - height + 1
+        if size <= room or (banded and self.spectral is not None):
+            self._sum_rows(kernels, 0, self.how.window, source, value, batch, region, sums, banded)
+            return
+        group = max(1, room)
         totals = [PairwiseSum() for _ in sums]
-        for first in range(0, kernels.shape[1], group):
+        for first in range(0, size, group):
             part = kernels[:, first : first + group]
-            whole = part.shape == kernels.shape
-            parts = sums if whole else [np.empty(s.shape, s.dtype) for s in sums]
-            with Scratch() as scratch:
-                rows = part.shape[1] + height - 1
-                start, stop = (top + first, left), (top + first + rows, right)
-                border, dtype = self.plan.images.border, sums[0].dtype
-                tile = stage(source, batch, start, stop, border, value, dtype, scratch)
-                if banded and self.spectral is not None:
-                    self.spectral(tile, parts[0])
-                elif banded:
-                    window = self.how.window if whole else None
-                    window = window or WindowSums(part, inner, self.how.chain)
-                    window(tile, parts)
-                else:
-                    for kernel, s in zip(part, parts, strict=True):
-                        s[...] = window_sum(tile, kernel, s.shape, inner)
-            if not whole:
-                for total, s in zip(totals, parts, strict=True):
-                    total.add(s)
-        if group < kernels.shape[1]:
-            for total, s in zip(totals, sums, strict=True):
-                s[...] = total.total()
+            parts = [np.empty(s.shape, s.dtype) for s in sums]
+            self._sum_rows(part, first, None, source, value, batch, region, parts, banded)
+            for total, s in zip(totals, parts, strict=True):
+                total.add(s)
+        for total, s in zip(totals, sums, strict=True):
+            s[...] = total.total()
+
+    def _sum_rows(
+        self,
+        kernels: Values,
+        first: int,
+        window: WindowSums | None,
+        source: Source,
+        value: float,
+        batch: slice,
+        region: Region,
+        sums: Sequence[Values],
+        banded: bool,
+    ) -> None:
+        """The part that some rows of the kernels, from `first` on, have in the sums."""
+        (top, _), (left, right) = input_ranges(self.plan.windows, region)
+        top, inner = top + first, self.shape[-1]
+        bottom = top + kernels.shape[1] + sums[0].shape[1] - 1
+        border, dtype = self.plan.images.border, sums[0].dtype
+        with Scratch() as scratch:
+            tile = stage(
+                source, batch, (top, left), (bottom, right), border, value, dtype, scratch
+            )
+            if not banded:
+                for kernel, s in zip(kernels, sums, strict=True):
+                    s[...] = window_sum(tile, kernel, s.shape, inner)
+            elif self.spectral is not None:
+                self.spectral(tile, sums[0])
+            else:
+                (window or WindowSums(kernels, inner, self.how.chain))(tile, sums)
 
     def _sum_passes(
         self,
