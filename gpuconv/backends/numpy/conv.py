@@ -28,6 +28,9 @@ from gpuconv.window import AxisWindow
 CHANNELS = 256
 """Output channels computed at once."""
 
+BAND_CHANNELS = 16
+"""The same of products along bands, which take several images at once."""
+
 WEIGHT_BYTES = 10 << 20
 """Weights kept converted; more are converted tile by tile."""
 
@@ -79,7 +82,7 @@ def run_transpose(
         windows = [phase.window for phase in phases]
         terms = prod(taps.shape[2:])
         numbers = cpu.numbers(plan.input_dtype, plan.weight_dtype, plan.sum_dtype, terms)
-        for groups, outs, channels in _channel_parts(taps.shape):
+        for groups, outs, channels in _channel_parts(taps.shape, CHANNELS):
             operands = Operands(
                 maps,
                 groups,
@@ -160,7 +163,8 @@ def _conv(
     maps = _maps(inputs[0], plan.input, plan.groups, plan.border, value)
     weight = inputs[1].reshape(plan.groups, -1, *inputs[1].shape[1:])
     ending = _ending(plan, inputs)
-    for groups, outs, channels in _channel_parts(weight.shape):
+    limit = BAND_CHANNELS if plan.on_cpu == "bands" else CHANNELS
+    for groups, outs, channels in _channel_parts(weight.shape, limit):
         operands = Operands(
             maps,
             groups,
@@ -176,11 +180,11 @@ def _conv(
         yield part, channels
 
 
-def _channel_parts(weight: Sequence[int]) -> Iterator[tuple[slice, slice, slice]]:
-    """Cut (G, O, C, ...) into (groups, outputs of each, output channels) of bounded work."""
+def _channel_parts(weight: Sequence[int], limit: int) -> Iterator[tuple[slice, slice, slice]]:
+    """Cut (G, O, C, ...) into (groups, outputs of each, output channels), `limit` of them."""
     groups, outs = weight[:2]
-    group_step = even(groups, CHANNELS // outs)
-    out_step = even(outs, CHANNELS)
+    group_step = even(groups, limit // outs)
+    out_step = even(outs, limit)
     for g in range(0, groups, group_step):
         for o in range(0, outs, out_step):
             g_end, o_end = min(groups, g + group_step), min(outs, o + out_step)

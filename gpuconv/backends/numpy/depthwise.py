@@ -1,8 +1,8 @@
 """Sums over single channels as products with banded (Toeplitz) matrices: BLAS for depthwise maps.
 
-BAND rows of outputs see P rows of input between them. Those lie as columns, each row followed by
-its copies shifted by a column each, so that one small matrix for each channel, with the kernel's
-rows on a band, makes all BAND rows. Its zeros meet elements outside of windows: where a result is
+BAND rows of outputs see P rows of input between them. Those lie as columns, the images of a batch
+beside each other and each row followed by its copies shifted by a column each, so that one small
+matrix for each channel, with the kernel's rows on a band, makes all BAND rows. Its zeros meet elements outside of windows: where a result is
 not finite, the tile is summed again, tap after tap.
 """
 
@@ -22,8 +22,8 @@ from gpuconv.backends.numpy.tile import Region, Values, even
 BAND = 4
 """Rows of outputs of one product."""
 
-COLUMN_ELEMENTS = 1 << 17
-"""Elements of shifted rows at once: they fit into a core's cache."""
+COLUMN_ELEMENTS = 3 << 17
+"""Elements of shifted rows at once: about a core's second cache."""
 
 TILE_ELEMENTS = 1 << 19
 """Sums of one tile."""
@@ -31,14 +31,9 @@ TILE_ELEMENTS = 1 << 19
 LOADED_ELEMENTS = 1 << 19
 """Input elements of one tile."""
 
-CHUNK = 256
-"""Outputs of each channel that are worth a tile."""
-
 
 class Bands:
     """Sums of tiles of maps with two spatial axes."""
-
-    chunk = CHUNK
 
     def __init__(self, operands: Operands, outputs: Sequence[int]) -> None:
         groups, outs, _, height, width = operands.weight.shape
@@ -47,18 +42,18 @@ class Bands:
         step = even(width, operands.numbers.block // height)
         self._cuts = [slice(s, min(width, s + step)) for s in range(0, width, step)]
         self._matrices = [self._matrix(columns) for columns in self._cuts]
-        self.outputs = max(1, TILE_ELEMENTS // (groups * outs))
+        self.outputs = self.chunk = max(1, TILE_ELEMENTS // (groups * outs))
         self.inputs = max(1, LOADED_ELEMENTS // groups)
 
     def _matrix(self, columns: slice) -> Values:
-        """The kernels' rows on a band: (g, o, 1, 1, BAND, P x columns)."""
+        """The kernels' rows on a band: (g, o, 1, BAND, P x columns)."""
         rows, taps = self.windows[0], self.operands.weight[:, :, 0, :, columns]
-        shape = (*taps.shape[:2], 1, 1, BAND, rows.input_span(BAND), taps.shape[-1])
+        shape = (*taps.shape[:2], 1, BAND, rows.input_span(BAND), taps.shape[-1])
         matrix = np.zeros(shape, self.operands.numbers.work)
         for b in range(BAND):
             first = b * rows.stride
-            matrix[:, :, 0, 0, b, first : first + rows.extent : rows.dilation] = taps
-        return matrix.reshape(*shape[:5], -1)
+            matrix[:, :, 0, b, first : first + rows.extent : rows.dilation] = taps
+        return matrix.reshape(*shape[:4], -1)
 
     def sums(self, batch: slice, region: Region, scratch: Scratch, into: Values | None) -> Values:
         """(O, b, *region), in `into` where that is given."""
@@ -92,34 +87,36 @@ class Bands:
     ) -> None:
         """Write, or add to what is there, what some columns of the kernels make of rows."""
         down, across = self.windows
-        item, taps = rows.itemsize, columns.stop - columns.start
+        taps = columns.stop - columns.start
         count, batch, height = rows.shape[:3]
-        lines, width = out.shape[-2:]
-        shifted = scratch.take((count, batch, height, taps, width), rows.dtype)
+        outs, lines, width = out.shape[1], *out.shape[-2:]
+        line = batch * width
+        shifted = scratch.take((count, height, taps, batch, width), rows.dtype)
         corner = rows[..., columns.start * across.dilation :]
-        steps = [across.dilation * rows.strides[-1], across.stride * rows.strides[-1]]
-        shifted[...] = as_strided(
-            corner, shifted.shape, (*rows.strides[:3], *steps), writeable=False
-        )
-        target = scratch.take(out.shape, out.dtype) if number else out
+        group, image, row, pixel = rows.strides
+        steps = (group, row, across.dilation * pixel, image, across.stride * pixel)
+        np.copyto(shifted, as_strided(corner, shifted.shape, steps, writeable=False))
+        beside = batch > 1 or number > 0
+        target = scratch.take((count, outs, lines, line), out.dtype) if beside else out[:, :, 0]
         matrix = self._matrices[number][groups]
         whole = lines // BAND * BAND
         for first, bands, band in ((0, whole // BAND, BAND), (whole, 1, lines - whole)):
             if bands * band == 0:
                 continue
-            depth = down.input_span(band) * taps
-            start = shifted[:, :, first * down.stride :]
+            depth, start = down.input_span(band) * taps, shifted[:, first * down.stride :]
+            group, row, place, _, item = shifted.strides
             seen = as_strided(
                 start,
-                (count, 1, batch, bands, depth, width),
-                (
-                    *(shifted.strides[0], 0, shifted.strides[1]),
-                    *(band * down.stride * shifted.strides[2], width * item, item),
-                ),
+                (count, 1, bands, depth, line),
+                (group, 0, band * down.stride * row, place, item),
                 writeable=False,
             )
-            place = target[..., first : first + bands * band, :]
-            place = place.reshape(*target.shape[:3], bands, band, width)
-            np.matmul(matrix[..., :band, :depth], seen, out=place)
-        if number:
-            out += target
+            part = target[:, :, first : first + bands * band]
+            part = part.reshape(count, outs, bands, band, line)
+            np.matmul(matrix[..., :band, :depth], seen, out=part)
+        if beside:
+            found = target.reshape(count, outs, lines, batch, width).swapaxes(2, 3)
+            if number:
+                out += found
+            else:
+                np.copyto(out, found)

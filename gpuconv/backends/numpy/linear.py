@@ -257,9 +257,7 @@ class LinearNode(ImageNode[LinearPlan]):
         bottom = top + kernels.shape[1] + sums[0].shape[1] - 1
         border, dtype = self.plan.images.border, sums[0].dtype
         with Scratch() as scratch:
-            tile = stage(
-                source, batch, (top, left), (bottom, right), border, value, dtype, scratch
-            )
+            tile = stage(source, batch, (top, left), (bottom, right), border, value, dtype, scratch)
             if not banded:
                 for kernel, s in zip(kernels, sums, strict=True):
                     s[...] = window_sum(tile, kernel, s.shape, inner)

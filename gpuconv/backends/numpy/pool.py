@@ -22,7 +22,7 @@ from gpuconv.backends.numpy.reduce import (
 from gpuconv.backends.numpy.sums import Pairwise
 from gpuconv.backends.numpy.tasks import Task, run_tasks
 from gpuconv.backends.numpy.tile import ArraySource, Region, Source, load
-from gpuconv.backends.numpy.window_tiles import ROW, SPAN_ELEMENTS, span_limit, tiles
+from gpuconv.backends.numpy.window_tiles import ROW, span_limit, tiles
 from gpuconv.backends.planes import map_planes
 from gpuconv.border import Border
 from gpuconv.dtypes import (
@@ -42,6 +42,9 @@ from gpuconv.dtypes import (
 )
 from gpuconv.plan import AdaptivePoolPlan, PoolPlan, UnpoolPlan
 from gpuconv.window import AxisWindow
+
+SPAN_ELEMENTS = 1 << 19
+"""Input elements of one tile, with all channels read together."""
 
 CHANNELS = 1 << 12
 """Interleaved channels taken at once."""
