@@ -32,6 +32,7 @@ from bench.clock import Copy
 from bench.peers import OURS, PEERS, Library, UnsupportedError, find
 from bench.results import Line
 from bench.truth import complaint
+from gpuconv.backends.numpy.threads import blas_kernels
 
 ROTATE_BYTES = 128 << 20
 """Traffic of one turn through all buffers of a case: well beyond a last-level cache."""
@@ -261,6 +262,7 @@ def each(
         "versions": {
             "python": sys.version.split()[0],
             "numpy": np.__version__,
+            "blas": blas_kernels(),
             **{library.name: library.version() for library in (ours, *peers)},
         },
         **machine.commit(),

@@ -123,12 +123,12 @@ WORTH_TERMS = 128
 """Terms of a product for which a narrower type is worth its exact sums' being short."""
 
 
-def chain_of(taps: int) -> int:
-    """How many terms of a float sum over `taps` may be added one after another.
+def chain_of(taps: int, passes: int = 1) -> int:
+    """How many terms of a float sum over `taps` each pass may add one after another.
 
     n of them err by n/2 eps at most, whatever they are; the contract allows 2·√taps eps.
     """
-    return max(1, min(MOST_TERMS, int(4 * sqrt(taps))))
+    return max(1, min(MOST_TERMS, int(4 * sqrt(taps) / passes)))
 
 
 @dataclass(frozen=True, slots=True)

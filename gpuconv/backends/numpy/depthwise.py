@@ -1,9 +1,9 @@
 """Sums over single channels as products with banded (Toeplitz) matrices: BLAS for depthwise maps.
 
 BAND rows of outputs see P rows of input between them. Those lie as columns, the images of a batch
-beside each other and each row followed by its copies shifted by a column each, so that one small
-matrix for each channel, with the kernel's rows on a band, makes all BAND rows. Its zeros meet elements outside of windows: where a result is
-not finite, the tile is summed again, tap after tap.
+beside each other and each row followed by its copies shifted by a column each. One small matrix for
+each channel, with the kernel's rows on a band, makes all BAND rows. Its zeros meet elements outside
+of windows: where a result is not finite, the tile is summed again, tap after tap.
 """
 
 from __future__ import annotations

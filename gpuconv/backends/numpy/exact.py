@@ -115,9 +115,10 @@ def whole_magnitude(down: Values | Words, across: Values | Words, plan: LinearPl
     """The correctly rounded square root of the exact sum of squares."""
     half = 4 * plan.images.dtype.itemsize
     if half <= 8:
-        down, across = (np.asarray(v, dtype=np.float64) for v in (down, across))
         # Squares stay below 2^53: exact, and no integer's root lies close to a half.
-        return np.rint(np.sqrt(down * down + across * across))
+        total, square = (np.multiply(v, v, dtype=np.float64) for v in (down, across))
+        np.add(total, square, out=total)
+        return np.rint(np.sqrt(total, out=total), out=total)
     most = limits(plan.images.out_dtype)[1]
     root = np.frompyfunc(lambda a, b: min(most, (math.isqrt(4 * (a * a + b * b)) + 1) // 2), 2, 1)
     result: Values = root(_python_integers(down, half), _python_integers(across, half))

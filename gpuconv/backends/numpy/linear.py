@@ -85,7 +85,7 @@ class Prepared:
             self.window = WindowSums(self.kernels, inner, self.chain)
         self.passes: list[Passes] = []
         if self.kernels is None:
-            chain = taps if self.whole else max(1, self.chain // 2)
+            chain = taps if self.whole else chain_of(taps, passes=2)
             some = min(inner, MOST_CHANNELS)
             for stencil in plan.stencils:
                 column, row = _taps(stencil, self.scaled)
@@ -190,9 +190,10 @@ class LinearNode(ImageNode[LinearPlan]):
                 down, across = (scratch.take(shape, FLOAT32) for _ in sums)
                 np.copyto(down, sums[0])
                 np.copyto(across, sums[1])
-                result = _squares(down, across, scratch)
-                np.sqrt(result, out=result)
-                np.rint(result, out=result)
+                np.multiply(down, down, out=down)
+                np.multiply(across, across, out=across)
+                np.add(down, across, out=down)
+                result = np.rint(np.sqrt(down, out=down), out=down)
             elif plan.delta:
                 np.add(result, INT16.type(plan.delta), out=result)
             result = _clipped(result, self.dtype)

@@ -20,7 +20,7 @@ TILE_BYTES = 3 << 18
 
 def run(plan: MorphPlan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
     """Carry out a MorphPlan."""
-    elements = TILE_BYTES // compared_as(plan.images.dtype).itemsize
+    elements = TILE_BYTES // (len(plan.steps) * compared_as(plan.images.dtype).itemsize)
     run_images(morphology_node, plan, inputs, outputs, elements)
 
 

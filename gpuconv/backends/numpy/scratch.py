@@ -66,6 +66,11 @@ class Scratch:
         return np.ndarray(shape, dtype, _block.memory, _block.start + first)
 
 
+def room() -> int:
+    """Bytes that this thread's block has left."""
+    return SCRATCH_BYTES - _block.taken
+
+
 def pitch(width: int, dtype: DType) -> int:
     """Elements from row to row of a buffer: whole cache lines, but no multiple of 4 KiB."""
     lines = -(-width * dtype.itemsize // LINE)

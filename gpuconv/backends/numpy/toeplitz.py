@@ -20,7 +20,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from gpuconv.backends.numpy.scratch import Scratch
+from gpuconv.backends.numpy.scratch import GAP, Scratch, room
 from gpuconv.backends.numpy.sums import PairwiseSum
 from gpuconv.backends.numpy.threads import wide_vectors
 from gpuconv.backends.numpy.tile import Values, even
@@ -74,11 +74,12 @@ class RowSums:
             _sum_rows(tile, *self.parts[0], out)
             return
         total = PairwiseSum()
-        for first, matrix in self.parts:
-            part = np.empty(out.shape, out.dtype)
-            _sum_rows(tile, first, matrix, part)
-            total.add(part)
-        out[...] = total.total()
+        with Scratch() as scratch:
+            for first, matrix in self.parts:
+                part = scratch.take(out.shape, out.dtype)
+                _sum_rows(tile, first, matrix, part)
+                total.add(part)
+            out[...] = total.total()
 
 
 def _sum_rows(tile: Values, first: int, matrix: Values, out: Values) -> None:
@@ -127,11 +128,12 @@ class ColumnSums:
             _sum_columns(tile, *self.parts[0], out)
             return
         total = PairwiseSum()
-        for first, matrix in self.parts:
-            part = np.empty(out.shape, out.dtype)
-            _sum_columns(tile, first, matrix, part)
-            total.add(part)
-        out[...] = total.total()
+        with Scratch() as scratch:
+            for first, matrix in self.parts:
+                part = scratch.take(out.shape, out.dtype)
+                _sum_columns(tile, first, matrix, part)
+                total.add(part)
+            out[...] = total.total()
 
 
 def _sum_columns(tile: Values, first: int, matrix: Values, out: Values) -> None:
@@ -211,10 +213,10 @@ class WindowSums:
         reach, more = self.block + self.height - 1, (self.phases - 1) * self.inner
         factors = self.count * self.phases * self.block * reach * self.group
         step = _columns(width, min(COLUMNS, PRODUCT // factors - more))
-        room = LAYOUT_BYTES // (tile.itemsize * self.group * (step + more)) - self.height + 1
-        # A product of parts is held for every level of the pairwise sum.
-        most = 128 if len(self.parts) == 1 else 32
-        rows = max(self.block, min(most, max(32, room)) // self.block * self.block)
+        held = 0 if len(self.parts) == self.phases == 1 else len(self.parts)
+        row = tile.itemsize * (step + more) * (self.group + held * self.count * self.phases)
+        most = (min(LAYOUT_BYTES, room()) - 3 * GAP) // row - self.height + 1
+        rows = max(self.block, min(128, most) // self.block * self.block)
         for top in range(0, height, rows):
             for left in range(0, width, step):
                 place = slice(top, top + rows), slice(left, left + step)
@@ -252,7 +254,7 @@ class WindowSums:
             else:
                 total = PairwiseSum()
                 for part in range(len(self.parts)):
-                    product = np.empty(shape, tile.dtype)
+                    product = scratch.take(shape, tile.dtype)
                     self._product(tile, top, left, part, [product])
                     total.add(product)
                 sums = total.total()
