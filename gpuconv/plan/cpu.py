@@ -126,9 +126,9 @@ WORTH_TERMS = 128
 def chain_of(taps: int, passes: int = 1) -> int:
     """How many terms of a float sum over `taps` each pass may add one after another.
 
-    n of them err by n/2 eps at most, whatever they are; the contract allows 2·√taps eps.
+    n of them err by (n − 1)/2 eps at most, whatever they are; the contract allows 2·√taps eps.
     """
-    return max(1, min(MOST_TERMS, int(4 * sqrt(taps) / passes)))
+    return min(MOST_TERMS, 1 + int(4 * sqrt(taps) / passes))
 
 
 @dataclass(frozen=True, slots=True)

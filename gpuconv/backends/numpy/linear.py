@@ -42,7 +42,7 @@ from gpuconv.quantize import Stencil
 TILE_BYTES = 1 << 20
 """Of a tile's sums."""
 
-FEW_ELEMENTS = 1 << 19
+FEW_ELEMENTS = 7 << 16
 """Of a tile whose few taps are summed in int16, or of the tiles of two such sums."""
 
 DENSE_ELEMENTS = 1 << 19
