@@ -1,4 +1,4 @@
-"""Results for a reader: `python -m bench.table FILE.jsonl [--markdown]`.
+"""Results for a reader: `python -m bench.table FILE.jsonl [--markdown] [--cases GLOB ...]`.
 
 One row a case. A peer's column is its time over gpuconv's: above 1, gpuconv is faster.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from bench.results import OURS, Line, latest, read
@@ -108,8 +109,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench.table", description=__doc__)
     parser.add_argument("file", type=Path, help="a file of JSON lines")
     parser.add_argument("--markdown", action="store_true", help="as a Markdown table")
+    parser.add_argument("--threads", type=int, metavar="N", help="of one number of threads alone")
+    parser.add_argument(
+        "--cases", nargs="+", default=["*"], metavar="GLOB", help="for example 'median*/u8/*'"
+    )
     options = parser.parse_args(argv)
-    lines = latest(read(options.file))
+    lines = [
+        line
+        for line in latest(read(options.file))
+        if options.threads in (None, line.threads)
+        and any(fnmatchcase(line.name, pattern) for pattern in options.cases)
+    ]
     for device, threads in dict.fromkeys((line.device, line.threads) for line in lines):
         chosen = [line for line in lines if (line.device, line.threads) == (device, threads)]
         render = as_markdown if options.markdown else as_text

@@ -446,6 +446,10 @@ def test_table_has_a_row_a_case_and_a_column_a_peer(line, tmp_path, capsys):
     assert header.split(" | ")[-2:] == ["scipy", "opencv |"]
     assert row.startswith("| gaussian_blur/u8/2x70x90/sigma1.5 | 10.0 |")
     assert row.endswith("| 2.00x | - |")
+    assert table.main([str(path), "--cases", "sobel*", "none", "--threads", str(line.threads)]) == 0
+    assert capsys.readouterr().out.strip().splitlines()[-1].startswith("sobel/u8/2x70x90/magnitude")
+    assert table.main([str(path), "--threads", str(line.threads + 1)]) == 0
+    assert capsys.readouterr().out == ""
 
 
 # ---------------------------------------------------------------- goals

@@ -47,9 +47,7 @@ def set_num_threads(count: int | None) -> None:
         raise ValueError(f"count must be an integer of at least 1 or None, got {count!r}")
     with _lock:
         _count = None if count is None else int(count)
-        old, _pool = _pool, None
-    if old is not None:
-        old.shutdown(wait=False)
+        _pool = None  # its threads end once nobody uses it any more
 
 
 def get_num_threads() -> int:
