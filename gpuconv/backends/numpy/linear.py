@@ -42,7 +42,7 @@ from gpuconv.quantize import Stencil
 TILE_BYTES = 1 << 20
 """Of a tile's sums."""
 
-FEW_ELEMENTS = 7 << 16
+FEW_ELEMENTS = 1 << 19
 """Of a tile whose few taps are summed in int16, or of the tiles of two such sums."""
 
 DENSE_ELEMENTS = 1 << 19
@@ -434,18 +434,11 @@ def _may_saturate(plan: LinearPlan) -> bool:
 
 
 def _clipped(values: Values, dtype: DType) -> Values:
-    """Whole numbers saturated; small ones in place, still of their own dtype."""
+    """Whole numbers saturated: in place, still of their own dtype, where that holds the limits."""
     low, high = limits(dtype)
-    if values.dtype.kind == "f" and high < 2**24:
+    if high < 2**24 if values.dtype.kind == "f" else high <= limits(values.dtype)[1]:
         return np.clip(values, low, high, out=values)
     return saturate(values, dtype)
-
-
-def _as_floats(sums: Values, scratch: Scratch) -> Values:
-    """Small whole numbers as float32."""
-    floats = scratch.take(sums.shape, FLOAT32)
-    np.copyto(floats, sums)
-    return floats
 
 
 def _squares(down: Values, across: Values, scratch: Scratch) -> Values:
