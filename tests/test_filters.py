@@ -46,15 +46,17 @@ def test_calls_cover_every_public_filter():
 TINY = {
     "one pixel": {
         **{"TILE_ELEMENTS": 1, "STRIP_BYTES": 1, "DENSE_ELEMENTS": 1, "TILE_BYTES": 1},
-        **{"PRODUCT": 1, "MOST_TERMS": 1, "LAYOUT_BYTES": 1, "BAND_BYTES": 1, "FEW_ELEMENTS": 1},
+        **{"PRODUCT": 1, "MOST_TERMS": 1, "LAYOUT_BYTES": 1, "BAND_BYTES": 1},
+        **{"FEW_ELEMENTS": 1, "GATHERED": 0},
     },
     "rows": {
         **{"TILE_ELEMENTS": 40, "TILE_ROW": 10**6, "STRIP_BYTES": 360, "DENSE_ELEMENTS": 90},
-        **{"TILE_BYTES": 160, "BAND_BYTES": 100, "MOST_TERMS": 3, "FEW_ELEMENTS": 80},
+        **{"TILE_BYTES": 160, "BAND_BYTES": 100, "MOST_TERMS": 3},
+        **{"FEW_ELEMENTS": 80, "GATHERED": 0},
     },
     "columns": {
         **{"TILE_ELEMENTS": 50, "TILE_ROW": 3, "STRIP_BYTES": 28, "TILE_BYTES": 300},
-        **{"COLUMNS": 16, "PICKED_ELEMENTS": 0},
+        **{"COLUMNS": 16, "PICKED_ELEMENTS": 0, "GATHERED": 0},
     },
 }
 

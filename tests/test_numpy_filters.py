@@ -14,7 +14,15 @@ from gpuconv.backends.numpy.threads import get_num_threads, set_num_threads
 from gpuconv.plan import cpu
 from gpuconv.plan.remember import forget
 from tests import reference
-from tests.image_cases import CALLS, assert_equal, assert_within, random_images, spread, takes
+from tests.image_cases import (
+    CALLS,
+    assert_equal,
+    assert_same_sums,
+    assert_within,
+    random_images,
+    spread,
+    takes,
+)
 
 RNG = np.random.default_rng(51)
 
@@ -38,6 +46,7 @@ def small_bands(monkeypatch):
     for module in (linear, box, morphology):
         monkeypatch.setattr(module, "TILE_BYTES", 2000)
     monkeypatch.setattr(linear, "FEW_ELEMENTS", 1400)
+    monkeypatch.setattr(linear, "GATHERED", 0)
     monkeypatch.setattr(rank, "TILE_ELEMENTS", 700)
     monkeypatch.setattr(rank, "BAND_BYTES", 900)
     monkeypatch.setattr(tile, "TILE_ROW", 48)
@@ -59,6 +68,23 @@ def test_results_do_not_depend_on_the_number_of_threads(name, dtype, threads, sm
         results.append(CALLS[name](images, channel_axis=-1))
     for result in results[1:]:
         assert_equal(result, results[0], dtype)
+
+
+LINEAR = [n for n in CALLS if "blur" not in n and "rank" not in n] + ["gaussian_blur"]
+
+
+@pytest.mark.parametrize("border", reference.BORDERS)
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(n, d) for n in LINEAR for d in ("uint8", "int16", "int32", "float32") if takes(n, d)],
+)
+def test_few_pixels_and_many_are_summed_alike(name, dtype, border, monkeypatch):
+    images = random_images((2, 7, 9, 3), dtype)
+    monkeypatch.setattr(linear, "GATHERED", 0)
+    banded = CALLS[name](images, channel_axis=-1, border=border, value=7)
+    monkeypatch.setattr(linear, "GATHERED", 10**9)
+    gathered = CALLS[name](images, channel_axis=-1, border=border, value=7)
+    assert_same_sums(gathered, banded, name)
 
 
 def test_an_error_in_a_task_is_raised(threads, small_bands, monkeypatch):

@@ -21,6 +21,12 @@ def planes(arrays: Sequence[Values], lead: int) -> Iterator[list[Values]]:
 
     Arrays whose strides do not allow it are walked along their first axis.
     """
+    if lead == 0:
+        yield [a[np.newaxis] for a in arrays]
+        return
+    if lead == 1:
+        yield list(arrays)
+        return
     if all(_mergeable(a, lead) for a in arrays):
         yield [a.reshape(prod(a.shape[:lead]), *a.shape[lead:]) for a in arrays]
         return

@@ -26,7 +26,7 @@ from gpuconv.backends.numpy.scratch import Scratch, pitch
 from gpuconv.backends.numpy.spectra import SpectralSums, tile_sizes
 from gpuconv.backends.numpy.sums import PairwiseSum, all_finite
 from gpuconv.backends.numpy.taps import FewTaps, shifted, weighted_sum, window_sum
-from gpuconv.backends.numpy.tile import Region, Source, Values
+from gpuconv.backends.numpy.tile import Region, Source, Values, load_into
 from gpuconv.backends.numpy.toeplitz import ColumnSums, RowSums, WindowSums
 from gpuconv.dtypes import (
     FLOAT32,
@@ -41,6 +41,9 @@ from gpuconv.quantize import Stencil
 
 TILE_BYTES = 1 << 20
 """Of a tile's sums."""
+
+GATHERED = 1 << 13
+"""Pixels of all windows of an image that are few enough to be gathered."""
 
 FEW_ELEMENTS = 1 << 19
 """Of a tile whose few taps are summed in int16, or of the tiles of two such sums."""
@@ -202,6 +205,9 @@ class LinearNode(ImageNode[LinearPlan]):
     def _sum(self, batch: slice, region: Region, sums: Sequence[Values], *, banded: bool) -> bool:
         """Fill `sums` (b, h, w·C), one a stencil; False if products met what they would spread."""
         if self.how.kernels is not None:
+            if self.how.products and self.how.kernels[0].size * prod(self.shape[1:]) <= GATHERED:
+                self._sum_gathered(self.how.kernels, batch, region, sums)
+                return True
             value = self.plan.images.value
             self._sum_windows(self.how.kernels, self.source, value, batch, region, sums, banded)
             rows = 1 if self.spectral else BLOCK_ROWS
@@ -210,6 +216,29 @@ class LinearNode(ImageNode[LinearPlan]):
             self._sum_passes(stencil, passes, batch, region, s, banded)
             for stencil, passes, s in zip(self.plan.stencils, self.how.passes, sums, strict=True)
         )
+
+    def _sum_gathered(
+        self, kernels: Values, batch: slice, region: Region, sums: Sequence[Values]
+    ) -> None:
+        """Small images: their windows as the rows of a matrix, a product for each image."""
+        (top, bottom), (left, right) = input_ranges(self.plan.windows, region)
+        images, inner = self.plan.images, self.shape[-1]
+        _, height, width = sums[0].shape
+        weights = kernels.reshape(len(kernels), -1)
+        step = max(1, 8 * GATHERED // (weights[0].size * height * width))
+        for first in range(batch.start, batch.stop, step):
+            some = slice(first, min(batch.stop, first + step))
+            count = some.stop - some.start
+            tile = np.empty((count, bottom - top, right - left, inner), sums[0].dtype)
+            ends = (top, left), (bottom, right)
+            load_into(tile, self.source, some, *ends, images.border, images.value)
+            plane, row, pixel, item = tile.strides
+            shape = count, height, width, *kernels.shape[1:]
+            seen = np.ndarray(shape, tile.dtype, tile, 0, (plane, row, item, row, pixel))
+            windows = seen.reshape(count, height * width, -1)
+            place = slice(first - batch.start, some.stop - batch.start)
+            for taps, out in zip(weights, sums, strict=True):
+                out[place] = np.matmul(windows, taps).reshape(count, height, width)
 
     def _sum_windows(
         self,
