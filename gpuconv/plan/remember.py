@@ -12,7 +12,7 @@ import numpy as np
 
 P = TypeVar("P", bound=Callable[..., Any])
 
-MOST_PLANS = 256
+MOST_PLANS = 64
 """Plans that are kept of each kind; then all are forgotten."""
 
 MOST_BYTES = 1 << 15

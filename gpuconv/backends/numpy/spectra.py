@@ -62,10 +62,12 @@ class SpectralSums:
 
     def _spectrum(self, sides: tuple[int, int]) -> Values:
         """Of the mirrored kernel: windows are not flipped."""
-        if sides not in self._spectra:
+        found = self._spectra.get(sides)
+        if found is None:
             scaled = np.ldexp(self.kernel, self.shift or 0)
-            self._spectra = {sides: np.conj(np.fft.rfft2(scaled, sides))}
-        return self._spectra[sides]
+            found = np.conj(np.fft.rfft2(scaled, sides))
+            self._spectra = {sides: found}  # at once: other threads look for theirs
+        return found
 
     def __call__(self, tile: Values, out: Values) -> None:
         """Fill out (b, h, w·inner) from a tile (b, h + KH − 1, pitch)."""
