@@ -16,7 +16,7 @@ import numpy as np
 from gpuconv.backends.numpy.tile import Values
 from gpuconv.dtypes import DType
 
-SCRATCH_BYTES = 4 << 20
+SCRATCH_BYTES = 63 << 16
 """The block that each thread keeps. A buffer for which no room is left is allocated by itself."""
 
 LINE = 64
