@@ -12,6 +12,7 @@ from gpuconv.backends.numpy import box, linear, morphology, rank, scratch, spect
 from gpuconv.backends.numpy.network import selection_network
 from gpuconv.backends.numpy.threads import get_num_threads, set_num_threads
 from gpuconv.plan import cpu
+from gpuconv.plan.filters import plan_filter
 from gpuconv.plan.remember import forget
 from tests import reference
 from tests.image_cases import (
@@ -318,16 +319,26 @@ def test_transforms_are_the_reference_within_the_bound(size, inner, monkeypatch)
             assert_within(result, expected, bound, dtype)
 
 
-@pytest.mark.parametrize("size", [(16, 16), (15, 17), (33, 21), (70, 5)])
-@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+@pytest.mark.parametrize("size", [(16, 16), (15, 17), (33, 21), (70, 5), (61, 61)])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16"])
 def test_transforms_of_integers_are_exact(size, dtype, monkeypatch):
-    images = random_images((60, 75), dtype)
-    kernels = RNG.random(size), RNG.normal(size=size) / 9, RNG.integers(-2, 3, size)
-    for weights, delta in itertools.product(kernels, (0, 1.5)):
+    noise = random_images((60, 75), dtype)
+    extremes = np.where(noise & 1, *(np.iinfo(dtype).max, np.iinfo(dtype).min)).astype(dtype)
+    kernels = [RNG.integers(-2, 3, size), RNG.integers(-900, 900, size)]
+    if dtype in ("uint8", "int8"):
+        lonely = RNG.random(size) * 1e-3
+        lonely[3, 4] = 1
+        kernels += [RNG.random(size), RNG.normal(size=size) / 9, lonely]
+    for weights, delta, images in itertools.product(kernels, (0, 1.5), (noise, extremes)):
         monkeypatch.undo()
+        forget()
         monkeypatch.setenv("GPUCONV_BACKEND", "numpy")
         if weights.dtype.kind == "f":
             weights = weights / abs(weights).sum()
+        plan = plan_filter(
+            images, weights, border="reflect", value=0, channel_axis=None, out_dtype=None
+        )
+        assert plan.on_cpu == "transforms" or size == (15, 17)
         result = filters.filter2d(images, weights, delta=delta)
         monkeypatch.setattr(cpu, "TRANSFORM_TAPS", {4: 10**6, 8: 10**6})
         forget()

@@ -195,6 +195,10 @@ def test_rule_changes_where_it_says():
     assert [on_cpu(np.float32, n) for n in (15, 16)] == ["window", "transforms"]
     assert [on_cpu(np.float64, n) for n in (11, 12)] == ["window", "transforms"]
     assert on_cpu(np.uint16, 20) == "window"  # rounding would not make its sums exact
+    whole = np.arange(400).reshape(20, 20) % 7
+    for dtype, expected in ((np.uint16, "transforms"), (np.int32, "window")):
+        plan = plan_filter(np.zeros((99, 99), dtype), whole, **COMMON)
+        assert plan.on_cpu == expected
     nine, ten = np.ones((3, 3)), np.ones((2, 5))
     nine[0, 0] = ten[0, 0] = 2  # no outer products
     image = np.zeros((30, 40), np.uint8)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod, sqrt
+from math import log2, prod, sqrt
 from typing import Literal
 
 import numpy as np
@@ -57,15 +57,25 @@ def linear(
     if not in_one_pass(stencils):
         return "passes"
     window = first.height, first.width
-    exact = not is_float(dtype)
     if (
         len(stencils) == 1
         and prod(window) >= TRANSFORM_TAPS[accumulator.itemsize]
         and max(window) <= TRANSFORM_SIDE * 4 // 5
-        and not (exact and accumulator.itemsize > 4)  # rounding makes sums exact below 2^24
+        and (is_float(dtype) or _rounds_to_exact(first, dtype))
     ):
         return "transforms"
     return "window"
+
+
+def _rounds_to_exact(stencil: Stencil, dtype: DType) -> bool:
+    """Whether transforms of integer images err by so little that rounding makes sums exact.
+
+    In float64 by less than eps · 10 · log2(N) · ‖x‖ · ‖w‖ over squares of N = side² pixels.
+    """
+    assert stencil.dense is not None
+    weights = float(np.linalg.norm(stencil.dense.array.astype(np.float64)))
+    pixels = magnitude(dtype) * TRANSFORM_SIDE
+    return 2.0**-52 * 10 * 2 * log2(TRANSFORM_SIDE) * pixels * weights < 0.25
 
 
 def in_one_pass(stencils: Sequence[Stencil]) -> bool:
