@@ -16,7 +16,7 @@ each. Every product stays so small that OpenBLAS multiplies it as it lies, unpac
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -61,6 +61,26 @@ def _view(array: Values, shape: Sequence[int], strides: Sequence[int], first: in
     return view
 
 
+SumPart = Callable[[Values, int, Values, Values], None]
+"""(tile, first, matrix, out): one part of sums, whose first tap lies `first` places further on."""
+
+
+def _sum_parts(
+    sum_part: SumPart, tile: Values, parts: Sequence[tuple[int, Values]], out: Values
+) -> None:
+    """All parts of sums, added pairwise."""
+    if len(parts) == 1:
+        sum_part(tile, *parts[0], out)
+        return
+    total = PairwiseSum()
+    with Scratch() as scratch:
+        for first, matrix in parts:
+            part = scratch.take(out.shape, out.dtype)
+            sum_part(tile, first, matrix, part)
+            total.add(part)
+        out[...] = total.total()
+
+
 class RowSums:
     """Weighted sums along H; parts of at most `chain` terms are added pairwise."""
 
@@ -70,16 +90,7 @@ class RowSums:
 
     def __call__(self, tile: Values, out: Values) -> None:
         """Σ taps[i]·tile[:, y + i], from (b, h + K − 1, pitch) to (b, h, n ≤ pitch)."""
-        if len(self.parts) == 1:
-            _sum_rows(tile, *self.parts[0], out)
-            return
-        total = PairwiseSum()
-        with Scratch() as scratch:
-            for first, matrix in self.parts:
-                part = scratch.take(out.shape, out.dtype)
-                _sum_rows(tile, first, matrix, part)
-                total.add(part)
-            out[...] = total.total()
+        _sum_parts(_sum_rows, tile, self.parts, out)
 
 
 def _sum_rows(tile: Values, first: int, matrix: Values, out: Values) -> None:
@@ -124,16 +135,7 @@ class ColumnSums:
 
     def __call__(self, tile: Values, out: Values) -> None:
         """Σ taps[j]·tile[:, :, x + j·inner], from (b, h, pitch) to (b, h, w·inner)."""
-        if len(self.parts) == 1:
-            _sum_columns(tile, *self.parts[0], out)
-            return
-        total = PairwiseSum()
-        with Scratch() as scratch:
-            for first, matrix in self.parts:
-                part = scratch.take(out.shape, out.dtype)
-                _sum_columns(tile, first, matrix, part)
-                total.add(part)
-            out[...] = total.total()
+        _sum_parts(_sum_columns, tile, self.parts, out)
 
 
 def _sum_columns(tile: Values, first: int, matrix: Values, out: Values) -> None:
