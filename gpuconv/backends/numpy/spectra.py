@@ -16,8 +16,8 @@ from gpuconv.backends.numpy.tile import Values
 from gpuconv.dtypes import FLOAT64
 from gpuconv.plan.cpu import TRANSFORM_SIDE
 
-SIDE = 384
-"""Of a square, about: its transforms fill a thread's scratch memory."""
+SIDE = 320
+"""Of a square, about: its transforms and the kernel's spectrum take 4 MiB at most."""
 
 COMPLEX = np.dtype(np.complex128)
 

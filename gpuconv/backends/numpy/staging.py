@@ -6,6 +6,7 @@ tile, sums are made block by block of taps; blocks are added pairwise.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -176,7 +177,7 @@ class Staged:
         return plane[:, :, *where]
 
 
-class PlaneSums:
+class PlaneSums(ABC):
     """Sums of tiles, made from staged planes.
 
     chunk : sums made at once; outputs, inputs : bounds of a tile; junk : sums made for each
@@ -252,9 +253,9 @@ class PlaneSums:
         """Groups and places of a chunk."""
         return len(self.operands.weight), even(layout.run, self.chunk)
 
+    @abstractmethod
     def fill(self, block: Any, staged: Any, chunk: tuple[slice, slice], out: Values) -> None:
         """Write the sums of a block for some (groups, places) into `out` (g, o, places)."""
-        raise NotImplementedError
 
     def _total(
         self,
