@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,11 +23,13 @@ FORMATS = {
     ".webp": "WebP",
     ".tif": "TIFF",
     ".tiff": "TIFF",
+    ".npy": "NPY",
+    ".zarr": "Zarr",
 }
 """File name suffix → format."""
 
-MAX_PIXELS = 178_956_970
-"""Pixels of the largest compressed image that is decoded; Pillow's own limit."""
+BY_PARTS = ("TIFF", "NPY", "Zarr")
+"""Formats that can be written, and mostly read, without ever being whole in memory."""
 
 
 class ImageError(Exception):
@@ -83,6 +85,81 @@ class Page:
         return Page(_turn(self.color, orientation), alpha)
 
 
+@dataclass(frozen=True, slots=True)
+class PageSpec:
+    """Size and kind of a page (upright), known before it is decoded. 1 channel is grey."""
+
+    height: int
+    width: int
+    channels: int
+    dtype: np.dtype[Any]
+    alpha: bool = False
+
+    @property
+    def color_shape(self) -> tuple[int, ...]:
+        """(H, W) grey or (H, W, C) colour."""
+        return (self.height, self.width, *((self.channels,) if self.channels > 1 else ()))
+
+    @property
+    def pixels(self) -> int:
+        """Height times width."""
+        return self.height * self.width
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of colour and alpha in memory."""
+        return self.pixels * (self.channels + self.alpha) * self.dtype.itemsize
+
+    @classmethod
+    def of(cls, page: Page) -> PageSpec:
+        """What a page in memory is."""
+        height, width = page.color.shape[:2]
+        dtype = page.color.dtype
+        return cls(height, width, page.channels, dtype, page.alpha is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an image file is, known before its pixels are decoded. See `Image` for the fields."""
+
+    pages: tuple[PageSpec, ...]
+    format: str
+    metadata: Metadata = field(default_factory=Metadata)
+    lossless: bool = True
+    compressed: bool = True
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of all pages."""
+        return sum(page.pixels for page in self.pages)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all pages in memory."""
+        return sum(page.nbytes for page in self.pages)
+
+
+class OpenImage(Protocol):
+    """An image file that is open: what it is, and its pixels on demand. A context manager.
+
+    by_parts : whether `read_part` works, in memory of about twice the part.
+    peak_bytes : the most memory that `read` holds, its result included, by estimate.
+    """
+
+    header: Header
+    by_parts: bool
+    peak_bytes: int
+
+    def read(self) -> Image:
+        """The whole image."""
+
+    def read_part(self, page: int, rows: range, columns: range) -> Page:
+        """A rectangle of a page. Several threads may ask at once."""
+
+    def close(self) -> None:
+        """Close the file."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:
     """The content of an image file; more than one page only in TIFF.
@@ -113,11 +190,3 @@ def _turn(pixels: Pixels, orientation: int) -> Pixels:
     if orientation in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]
     return np.ascontiguousarray(pixels)
-
-
-def refuse_bomb(pixels: int) -> None:
-    """Raise a ValueError if a compressed image claims more than MAX_PIXELS pixels."""
-    if pixels > MAX_PIXELS:
-        raise ValueError(
-            f"a decompression bomb: {pixels / 1e6:.0f} megapixels, more than {MAX_PIXELS / 1e6:.0f}"
-        )
