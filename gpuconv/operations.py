@@ -183,8 +183,8 @@ def pool_images(
     target = None if out is None else _as_maps(out, axes)
     result = pool_maps(maps, layout=layout, out=target, backend=backend, **arguments)
     if out is None:
-        one = result[:, 0] if channel_axis is None else result
-        return one.reshape(tuple(images.shape[:-axes]) + tuple(one.shape[1:]))
+        inner = tuple(result.shape[2:] if channel_axis is None else result.shape[1:])
+        return result.reshape(tuple(images.shape[:-axes]) + inner)
     if isinstance(out, np.ndarray) and not np.may_share_memory(out, target):
         out[...] = result.reshape(out.shape)  # strides of `out` that no view could fold
     return out

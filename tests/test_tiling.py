@@ -1,0 +1,211 @@
+"""Tiles against the whole: every operation, every border, any tile, and chains of them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gpuconv
+from gpuconv import Pipeline, filters
+from gpuconv.tiling import NotTileableError, trace
+
+BORDERS = ("constant", "edge", "reflect", "symmetric", "wrap")
+
+FILTERS = (
+    "filter2d:kernel=emboss",
+    "filter2d:kernel=[1,2;3,4;-5,6],anchor=(2,0),delta=3",
+    "separable_filter2d:kernel_y=[1,2,1],kernel_x=[1,0,-1,3]",
+    "gaussian_blur:sigma=1.5",
+    "gaussian_blur:sigma=(0,3)",
+    "box_blur:size=(3,6)",
+    "sobel",
+    "scharr:axis=1",
+    "prewitt:axis=0",
+    "laplacian",
+    "sharpen:amount=0.7",
+    "unsharp_mask:sigma=1.2,amount=2",
+    "median_blur:size=3",
+    "median_blur:size=(4,7)",
+    "rank_filter:rank=-2,size=5",
+    "dilate:size=(2,5)",
+    "erode:footprint=[0,1,0;1,1,1;0,1,1]",
+    "morph_open:size=4",
+    "morph_close:footprint=[1,1,0;0,1,1]",
+    "morph_gradient:size=(3,2)",
+)
+
+POOLS = (
+    "max_pool2d:kernel_size=2",
+    "max_pool2d:kernel_size=3,stride=2,padding=1,ceil_mode=true",
+    "min_pool2d:kernel_size=(2,3),stride=(3,1),dilation=2",
+    "avg_pool2d:kernel_size=3,stride=2,padding=1",
+    "avg_pool2d:kernel_size=3,stride=2,padding=1,count_include_pad=false,ceil_mode=true",
+    "avg_pool2d:kernel_size=5,stride=4,padding=(2,1),ceil_mode=true",
+    "avg_pool2d:kernel_size=4,padding=same",
+    "adaptive_avg_pool2d:output_size=(7,9)",
+    "adaptive_avg_pool2d:output_size=(6,1)",
+    "adaptive_max_pool2d:output_size=5",
+)
+
+
+def image(shape, dtype, seed=0):
+    rng = np.random.default_rng(seed)
+    if np.dtype(dtype).kind == "f":
+        return rng.standard_normal(shape).astype(dtype)
+    return rng.integers(0, np.iinfo(dtype).max, shape, dtype, endpoint=True)
+
+
+def tiled(function, source, tile, channel_axis=None):
+    """The result put together from tiles, each of which reads only what it needs."""
+    chain = trace(function, source.shape, source.dtype, channel_axis=channel_axis)
+    y, x = chain.axes
+
+    def read(rows, columns):
+        place = [slice(None)] * source.ndim
+        place[y], place[x] = (slice(r.start, r.stop) for r in (rows, columns))
+        assert len(rows) > 0 and len(columns) > 0
+        assert 0 <= rows.start and rows.stop <= source.shape[y]
+        assert 0 <= columns.start and columns.stop <= source.shape[x]
+        return source[tuple(place)]
+
+    with ThreadPoolExecutor(2) as threads:
+        bands = list(chain.bands(read, tile=tile, threads=threads))
+    result = np.concatenate(bands, axis=y)
+    assert (result.shape, result.dtype) == (chain.output.shape, chain.output.dtype)
+    return result
+
+
+def assert_tiles_are_the_whole(function, source, tile, channel_axis=None):
+    keywords = {} if channel_axis is None else {"channel_axis": channel_axis}
+    whole = function(source, **keywords)
+    found = tiled(function, source, tile, channel_axis)
+    if whole.dtype.kind == "f":
+        scale = float(np.abs(whole).max()) + 1
+        tolerance = 64 * np.finfo(whole.dtype).eps * scale
+        np.testing.assert_allclose(found, whole, rtol=0, atol=tolerance)
+    else:
+        np.testing.assert_array_equal(found, whole)
+
+
+@pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.parametrize("step", FILTERS)
+@pytest.mark.parametrize(
+    ("shape", "tile"), [((37, 29), (5, 8)), ((6, 70), (4, 11)), ((3, 2), (1, 1))]
+)
+def test_filters_by_tiles_are_those_of_the_whole(step, border, shape, tile):
+    separator = "," if ":" in step else ":"
+    pipeline = Pipeline(f"{step}{separator}border={border},value=9")
+    assert_tiles_are_the_whole(pipeline, image(shape, np.uint8), tile)
+
+
+@pytest.mark.parametrize("step", POOLS)
+@pytest.mark.parametrize(("shape", "tile"), [((37, 29), (3, 4)), ((24, 18), (2, 100))])
+def test_pools_by_tiles_are_those_of_the_whole(step, shape, tile):
+    assert_tiles_are_the_whole(Pipeline(step), image(shape, np.uint16), tile)
+    colour = image((*shape, 3), np.float32)
+    assert_tiles_are_the_whole(Pipeline(step), colour, tile, channel_axis=-1)
+
+
+steps = st.one_of(
+    st.tuples(st.sampled_from(FILTERS), st.sampled_from(BORDERS)).map(
+        lambda p: f"{p[0]}{',' if ':' in p[0] else ':'}border={p[1]}"
+    ),
+    st.sampled_from(POOLS),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    chain=st.lists(steps, min_size=2, max_size=4),
+    height=st.integers(20, 60),
+    width=st.integers(20, 60),
+    tile=st.tuples(st.integers(1, 20), st.integers(1, 30)),
+    dtype=st.sampled_from([np.uint8, np.int16, np.float64]),
+    colour=st.booleans(),
+)
+def test_chains_by_tiles_are_those_of_the_whole(chain, height, width, tile, dtype, colour):
+    source = image((height, width, 3) if colour else (2, height, width), dtype)
+    axis = -1 if colour else None
+    pipeline = Pipeline(*chain)
+    try:
+        pipeline(source, channel_axis=axis)
+    except ValueError:  # a pool's window that no longer fits
+        return
+    assert_tiles_are_the_whole(pipeline, source, tile, axis)
+
+
+@pytest.mark.parametrize("mode", BORDERS)
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_convolutions_by_tiles_are_those_of_the_whole(mode, stride):
+    weight = image((4, 3, 3, 5), np.int8, 1)
+    maps = image((2, 3, 33, 41), np.uint8, 2)
+
+    def convolve(x):
+        return gpuconv.conv2d(
+            x, weight, stride=stride, padding=(2, 3), dilation=(2, 1), padding_mode=mode, value=7
+        )
+
+    def pooled(x):
+        return gpuconv.conv2d_pool2d(
+            x,
+            weight,
+            stride=stride,
+            padding=2,
+            padding_mode=mode,
+            pool_padding=1,
+            pool_size=3,
+            pool_stride=2,
+        )
+
+    for function in (convolve, pooled):
+        assert_tiles_are_the_whole(function, maps, (3, 4))
+
+
+def test_networks_by_tiles_are_those_of_the_whole():
+    first, second = image((8, 3, 3, 3), np.float32, 1), image((4, 8, 3, 3), np.float32, 2)
+
+    def network(x):
+        maps = gpuconv.conv2d_pool2d(x, first, padding=1)
+        maps = gpuconv.conv2d(maps, second, padding="same", dilation=2, activation="relu")
+        return gpuconv.conv_transpose2d(maps, second, stride=2, padding=1)
+
+    assert_tiles_are_the_whole(network, image((3, 40, 52), np.float32), (7, 9))
+
+
+def test_nothing_but_a_chain_is_traced():
+    photo = (40, 40)
+    with pytest.raises(NotTileableError, match="no chain"):
+        trace(lambda x: (filters.sobel(x), filters.laplacian(x))[1], photo, np.uint8)
+    with pytest.raises(NotTileableError, match="more than gpuconv's operations"):
+        trace(lambda x: filters.sobel(x) + 1, photo, np.uint8)
+    with pytest.raises(NotTileableError, match="give back"):
+        trace(lambda x: None, photo, np.uint8)
+    with pytest.raises(ValueError, match="size must"):
+        trace(lambda x: filters.median_blur(x, 0), photo, np.uint8)
+
+
+def test_a_tile_keeps_to_the_limit():
+    chain = trace(Pipeline("gaussian_blur:sigma=3", "median_blur:size=5"), (20000, 20000), np.uint8)
+    for limit in (1 << 20, 1 << 24, 1 << 28):
+        rows, columns = chain.tile(limit)
+        assert chain.nbytes(rows, columns) <= limit
+        assert 1 <= columns <= 20000
+    rows, columns = chain.tile(1 << 26)
+    assert columns == 20000
+    assert 100 < rows < 2000
+    with pytest.raises(NotTileableError, match="single pixel"):
+        chain.tile(100)
+
+
+def test_a_tile_of_a_global_pool_needs_the_whole_image():
+    chain = trace(Pipeline("adaptive_avg_pool2d:output_size=1"), (3000, 3000), np.uint8)
+    with pytest.raises(NotTileableError, match="single pixel"):
+        chain.tile(1 << 20)
+    assert chain.tile(1 << 26) == (1, 1)
+
+
+def test_reads_tells_what_a_rectangle_depends_on():
+    chain = trace(Pipeline("box_blur:size=5", "max_pool2d:kernel_size=2"), (100, 80), np.uint8)
+    assert chain.reads(range(10, 20), range(0, 40)) == (range(18, 42), range(0, 80))
