@@ -5,11 +5,12 @@
 
     blurred = filters.gaussian_blur(photo, sigma=2)      # images: (..., H, W), any dtype
     maps = max_pool2d(conv2d(x, weight, padding=1), 2)   # feature maps: (N, C, H, W)
+    gpuconv.stream("median_blur:size=5", files, "out")   # many images, decoding and all
 
 CUDA kernels on GPU servers, NumPy everywhere else: the same functions, shapes and answers.
 """
 
-from gpuconv import filters, kernels
+from gpuconv import filters, kernels, scale
 from gpuconv._version import __version__
 from gpuconv.backends import info, use_backend
 from gpuconv.backends.numpy.threads import get_num_threads, set_num_threads
@@ -49,6 +50,7 @@ from gpuconv.pool import (
     min_pool2d,
     min_pool3d,
 )
+from gpuconv.stream import apply_tiled, stream
 
 __all__ = [
     "BackendUnavailableError",
@@ -60,6 +62,7 @@ __all__ = [
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
     "adaptive_max_pool3d",
+    "apply_tiled",
     "avg_pool1d",
     "avg_pool2d",
     "avg_pool3d",
@@ -88,6 +91,8 @@ __all__ = [
     "min_pool1d",
     "min_pool2d",
     "min_pool3d",
+    "scale",
     "set_num_threads",
+    "stream",
     "use_backend",
 ]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,22 @@ except ModuleNotFoundError as missing:
 
 from gpuconv import backends
 from gpuconv._version import __version__
+from gpuconv.backends.numpy.threads import get_num_threads
+from gpuconv.crew import Cluster, Crew, Threads
 from gpuconv.errors import BackendUnavailableError
 from gpuconv.explain import built_in_example, explain
 from gpuconv.extras import MissingExtraError, need
-from gpuconv.image_io import FORMATS, ImageError, read_image
-from gpuconv.jobs import Outcome, UsageError, choose_work, plan_tasks, run_tasks
+from gpuconv.files import FileFilter, Settings
+from gpuconv.image_io import FORMATS, ImageError, read_image, remove_leftovers
+from gpuconv.jobs import UsageError, choose_work, plan_tasks
 from gpuconv.journal import Journal
+from gpuconv.memory import default_limit, parse_bytes
 from gpuconv.operations import Argument, operations
 from gpuconv.pipeline import Pipeline, unknown_operation
+from gpuconv.preview import draw_preview
 from gpuconv.report import Run, say, teller
 from gpuconv.step_text import named_kernel, parse_matrix, parse_value
+from gpuconv.stream import default_jobs
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -88,7 +96,9 @@ def gpuconv() -> None:
     help="An operation; give --op again for the next one. `gpuconv ops` lists them.",
 )
 @click.option("-r", "--recursive", is_flag=True, help="Look in the folders below, too.")
-@click.option("--format", "extension", metavar="EXT", help="png, jpg, webp or tif for all outputs.")
+@click.option(
+    "--format", "extension", metavar="EXT", help="png, jpg, webp, tif, npy or zarr for all outputs."
+)
 @click.option(
     "--backend",
     type=click.Choice(backends.NAMES),
@@ -96,17 +106,31 @@ def gpuconv() -> None:
     show_default=True,
     help="Where to compute.",
 )
+@click.option("--device", type=click.IntRange(min=0), metavar="N", help="Number of the GPU.")
 @click.option("--resume", is_flag=True, help="Continue a former run of the same pipeline.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 @click.option("--report", metavar="FILE.json", help="Write what became of every file as JSON.")
+@click.option("--preview", metavar="FILE.png", help="Draw the first image before and after.")
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     metavar="N",
-    default=min(4, os.cpu_count() or 1),
-    show_default=True,
-    help="Threads that decode and encode.",
+    help="Images at work at a time; default one a processor, at most 16.",
 )
+@click.option(
+    "--memory-limit",
+    metavar="SIZE",
+    help="Memory to use, such as 4GiB; default a quarter of the machine's. Larger TIFF, .npy and "
+    "Zarr images are filtered in tiles.",
+)
+@click.option(
+    "--tile",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Filter TIFF, .npy and Zarr in tiles of at most N x N pixels, whatever their size.",
+)
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Use N processes (Dask).")
+@click.option("--scheduler", metavar="ADDRESS", help="Use a Dask cluster, such as tcp://host:8786.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell nothing but failures.")
 def filter_command(
     inputs: tuple[str, ...],
@@ -115,13 +139,19 @@ def filter_command(
     recursive: bool,
     extension: str | None,
     backend: str,
+    device: int | None,
     resume: bool,
     overwrite: bool,
     report: str | None,
-    jobs: int,
+    preview: str | None,
+    jobs: int | None,
+    memory_limit: str | None,
+    tile: int | None,
+    workers: int | None,
+    scheduler: str | None,
     quiet: bool,
 ) -> int:
-    """Filter PNG, JPEG, WebP and TIFF images with any chain of operations.
+    """Filter PNG, JPEG, WebP, TIFF, .npy and Zarr images with any chain of operations.
 
     INPUT is a file, a folder or a quoted glob. Every output keeps its input's name, relative
     path and format. Transparency is kept as it is; photographs are turned upright.
@@ -143,7 +173,8 @@ def filter_command(
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other; drop one")
     pipeline = _pipeline(ops)
-    engine = _backend(backend)
+    limit = _memory_limit(memory_limit)
+    crew = _crew(pipeline, backend, device, jobs, limit, tile, workers, scheduler)
     tasks = plan_tasks(inputs, Path(out), recursive=recursive, suffix=_suffix(extension))
     into_file = len(tasks) == 1 and tasks[0].output == Path(out)
     folder = Path(out).parent if into_file else Path(out)
@@ -151,38 +182,116 @@ def filter_command(
     work, skipped = choose_work(
         tasks, journal, pipeline.fingerprint, resume=resume, overwrite=overwrite
     )
-    target = _report_path(report, [t.input for t in tasks] + [t.output for t in tasks])
+    images = [t.input for t in tasks] + [t.output for t in tasks]
+    target = _side_file("--report", report, images)
+    picture = _side_file("--preview", preview, images)
+    outputs = [task.output for task in work if not task.refused]
+    for place in {output.parent for output in outputs}:
+        remove_leftovers(place)
     if journal is not None:
-        _begin(journal, [t.output for t in work if not t.refused], pipeline)
-    run = Run(engine.name, str(pipeline), skipped, len(tasks))
+        _begin(journal, outputs, pipeline)
+    run = Run(crew.name, str(pipeline), skipped, len(tasks))
     interrupted = False
-    with teller(len(work), quiet=quiet) as shown:
-
-        def on_done(outcome: Outcome) -> None:
-            run.outcomes.append(outcome)
-            if journal is not None and outcome.status == "done":
-                journal.finish(outcome.task.output)
-            shown.tell(outcome)
-
+    with teller(len(work), quiet=quiet) as shown, _terminable():
         try:
-            run_tasks(work, pipeline, backend=engine, jobs=jobs, on_done=on_done)
+            with closing(crew.outcomes(work)) as outcomes:
+                for outcome in outcomes:
+                    run.outcomes.append(outcome)
+                    shown.tell(outcome)
         except KeyboardInterrupt:
             interrupted = True
     if not quiet:
         say(run.summary())
     for failure in run.failures:
-        print(f"gpuconv: failed: {failure.task.input}: {failure.reason}", file=sys.stderr)
-    reported = target is None or _write_report(run, target)
+        print(f"gpuconv: failed: {failure.item.input}: {failure.reason}", file=sys.stderr)
+    written = target is None or _written(run.write, target)
+    if picture is not None and not interrupted:
+        written &= _draw_preview(run, pipeline, picture, limit)
     if interrupted:
         hint = "" if into_file else "; --resume goes on from here"
         print(f"gpuconv: interrupted{hint}", file=sys.stderr)
         return INTERRUPTED
-    return FAILED if run.failures or not reported else OK
+    return FAILED if run.failures or not written else OK
 
 
-def _write_report(run: Run, path: Path) -> bool:
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
     try:
-        run.write(path)
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _crew(
+    pipeline: Pipeline,
+    backend: str,
+    device: int | None,
+    jobs: int | None,
+    limit: int | None,
+    tile: int | None,
+    workers: int | None,
+    scheduler: str | None,
+) -> Crew:
+    """Who filters; refused now if it could not."""
+    if workers is None and scheduler is None:
+        engine = _backend(backend)
+        if device is not None:
+            try:
+                with engine.lane(device):
+                    pass
+            except ValueError as error:
+                raise click.UsageError(f"--{error}") from error
+        one = FileFilter(pipeline, backend=engine, device=device, memory_limit=limit, tile=tile)
+        return Threads(one, default_jobs() if jobs is None else jobs)
+    if workers is not None and scheduler is not None:
+        raise click.UsageError("--workers and --scheduler exclude each other; drop one")
+    if device is not None:
+        raise click.UsageError("--device must not be given with --workers or --scheduler")
+    need("gpuconv filter on a cluster", "dask", "dask", "distributed")
+    threads = None
+    if workers is not None:
+        threads = max(1, get_num_threads() // workers)
+        limit = (default_limit() if limit is None else limit) // workers
+        _backend(backend)
+    return Cluster(Settings(pipeline, backend, limit, tile, threads), workers, scheduler, jobs)
+
+
+def _memory_limit(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise click.UsageError(f"--memory-limit {error}") from error
+
+
+def _draw_preview(run: Run, pipeline: Pipeline, path: Path, limit: int | None) -> bool:
+    """Draw the first image that was filtered, if there is one."""
+    first = next((o.item for o in run.outcomes if o.status in ("done", "skipped")), None)
+    if first is None:
+        print("gpuconv: no preview: no image was filtered", file=sys.stderr)
+        return True
+    try:
+        draw_preview(first.input, first.output, str(pipeline), path, memory_limit=limit)
+    except ImageError as error:
+        print(f"gpuconv: no preview: {error}", file=sys.stderr)
+        return False
+    return True
+
+
+def _written(write: Callable[[Path], None], path: Path) -> bool:
+    try:
+        write(path)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
         print(f"gpuconv: failed: the report {path} cannot be written: {reason}", file=sys.stderr)
@@ -218,17 +327,18 @@ def _suffix(extension: str | None) -> str | None:
     return suffix
 
 
-def _report_path(report: str | None, files: Sequence[Path]) -> Path | None:
-    """Where the report goes; refused now if it could not be written after a long run."""
-    if report is None:
+def _side_file(option: str, name: str | None, images: Sequence[Path]) -> Path | None:
+    """Where a report or a picture goes; refused now if it could not be written after a long run."""
+    if name is None:
         return None
-    path = Path(report)
+    path = Path(name)
     above = next(folder for folder in (path.absolute()).parents if folder.exists())
     if path.is_dir() or not above.is_dir() or not os.access(above, os.W_OK):
-        raise click.UsageError(f"--report must name a file in a writeable folder, got {report}")
-    taken = {os.path.abspath(file) for file in files}
-    if os.path.abspath(path) in taken:
-        raise click.UsageError(f"--report must not be one of the images, got {report}")
+        raise click.UsageError(f"{option} must name a file in a writeable folder, got {name}")
+    if option == "--preview" and path.suffix.lower() != ".png":
+        raise click.UsageError(f"--preview must end in .png, got {name}")
+    if os.path.abspath(path) in {os.path.abspath(image) for image in images}:
+        raise click.UsageError(f"{option} must not be one of the images, got {name}")
     return path
 
 

@@ -1,64 +1,25 @@
-"""Filter many image files: which, to where, what is already done, and the running of it.
-
-While one image is computed, the next are decoded and the previous encoded, in a few threads;
-images are computed in order and only a few are in memory at once.
-"""
+"""Which image files a run filters, to where, and which of them a former run has done."""
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import os
-import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gpuconv.image_io import format_of, read_image, write_image
-from gpuconv.image_io.types import FORMATS, Image, ImageError, Page, Pixels
+from gpuconv.files import Task
+from gpuconv.image_io import format_of
+from gpuconv.image_io.types import FORMATS
 from gpuconv.journal import Journal
-from gpuconv.pipeline import Pipeline
-from gpuconv.pool import adaptive_avg_pool2d
+from gpuconv.workers import Outcome
 
-UNSUPPORTED = (".gif", ".bmp", ".heic", ".avif", ".jp2", ".jxl", ".pgm", ".ppm", ".npy", ".pdf")
+UNSUPPORTED = (".gif", ".bmp", ".heic", ".avif", ".jp2", ".jxl", ".pgm", ".ppm", ".pdf", ".npz")
 """Suffixes that surely mean a file, and one that cannot be written."""
 
 
 class UsageError(ValueError):
     """The run cannot start; the message says what is wrong and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Task:
-    """One image file to filter. `refused` is the reason where that cannot even be tried."""
-
-    input: Path
-    output: Path
-    refused: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What became of a task: "done", "failed" (with the reason) or "skipped"."""
-
-    task: Task
-    status: str
-    reason: str = ""
-    seconds: float = 0.0
-    pixels: int = 0
-
-    def as_dict(self) -> dict[str, Any]:
-        """The outcome as the report holds it."""
-        return {
-            "input": str(self.task.input),
-            "output": str(self.task.output),
-            "status": self.status,
-            "reason": self.reason or None,
-            "seconds": round(self.seconds, 6),
-        }
 
 
 def plan_tasks(
@@ -79,8 +40,8 @@ def plan_tasks(
         or an output would overwrite an input.
     """
     found = [pair for text in inputs for pair in _expand(text, out, recursive)]
-    one_file = len(inputs) == 1 and len(found) == 1 and not os.path.isdir(inputs[0])
-    if format_of(out) and not out.is_dir():
+    one_file = len(inputs) == 1 and len(found) == 1 and _is_image(Path(inputs[0]))
+    if format_of(out) and _is_image(out):
         if not one_file:
             raise UsageError(
                 f"OUT must be a folder for more than one input file, got {out}; name a folder"
@@ -122,7 +83,7 @@ def _expand(text: str, out: Path, recursive: bool) -> Iterator[_Found]:
     """The files that one INPUT stands for."""
     path = Path(text)
     if os.path.lexists(path):
-        if os.path.isdir(path):
+        if not _is_image(path):
             yield from _walk(path, path, out.resolve(), recursive, ())
         else:
             yield _Found(path, Path(path.name))
@@ -133,8 +94,13 @@ def _expand(text: str, out: Path, recursive: bool) -> Iterator[_Found]:
     if not names:
         raise UsageError(f"INPUT {text} matches no file")
     for match in map(Path, names):
-        if not os.path.isdir(match) and format_of(match):
+        if format_of(match) and _is_image(match):
             yield _Found(match, Path(match.name))
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a path stands for one image by its kind: a Zarr array is a folder."""
+    return not os.path.isdir(path) or format_of(path) == "Zarr"
 
 
 def _walk(
@@ -156,11 +122,11 @@ def _walk(
         path = folder / name
         if name.startswith("."):
             continue
-        if os.path.isdir(path):
-            if recursive and path.resolve() != out:
-                yield from _walk(path, root, out, recursive, (*above, here))
-        elif format_of(path):
-            yield _Found(path, path.relative_to(root))
+        if _is_image(path):
+            if format_of(path):
+                yield _Found(path, path.relative_to(root))
+        elif recursive and path.resolve() != out:
+            yield from _walk(path, root, out, recursive, (*above, here))
 
 
 def _check_collisions(tasks: Sequence[Task]) -> None:
@@ -229,126 +195,3 @@ def choose_work(
             done.append(task)
     skipped = set(done)
     return [t for t in tasks if t not in skipped], [Outcome(t, "skipped") for t in done]
-
-
-def filter_image(image: Image, pipeline: Pipeline, *, backend: Any = None) -> Image:
-    """Every page through the pipeline, exactly as the library would be called.
-
-    Colour is filtered with channel_axis=-1. Alpha is not filtered; where the size changes it
-    follows by area mean.
-    """
-    pages = tuple(_filter_page(page, pipeline, backend) for page in image.pages)
-    return replace(image, pages=pages)
-
-
-def _filter_page(page: Page, pipeline: Pipeline, backend: Any) -> Page:
-    axis = None if page.color.ndim == 2 else -1
-    color: Pixels = pipeline(page.color, channel_axis=axis, backend=backend)
-    alpha = page.alpha
-    if alpha is None:
-        return Page(color)
-    size = color.shape[:2]
-    if alpha.shape != size:
-        alpha = adaptive_avg_pool2d(alpha[None], size, backend=backend)[0]
-    if alpha.dtype != color.dtype:
-        raise ValueError(f"alpha is {alpha.dtype} and the result is {color.dtype}; drop out_dtype")
-    return Page(color, alpha)
-
-
-def run_tasks(
-    tasks: Sequence[Task],
-    pipeline: Pipeline,
-    *,
-    backend: Any = None,
-    jobs: int = 2,
-    on_done: Callable[[Outcome], None] = lambda outcome: None,
-) -> list[Outcome]:
-    """Filter every task's file, one outcome a task, in order.
-
-    A file that fails costs that file alone. At most `jobs` images are decoded ahead of the one
-    that is computed, and at most `jobs` wait to be encoded. `on_done` is called in this thread.
-    """
-    outcomes: list[Outcome] = []
-    ahead: deque[tuple[Task, Future[tuple[Image, float]]]] = deque()
-    behind: deque[tuple[Outcome, Future[float] | None]] = deque()
-    waiting = iter(tasks)
-
-    def settle() -> None:
-        outcome, writing = behind.popleft()
-        if writing is not None:
-            try:
-                outcome = replace(outcome, seconds=outcome.seconds + writing.result())
-            except ImageError as error:
-                outcome = replace(outcome, status="failed", reason=error.reason)
-        outcomes.append(outcome)
-        on_done(outcome)
-
-    with _pool(jobs) as threads:
-        while True:
-            while len(ahead) <= jobs and (task := next(waiting, None)) is not None:
-                ahead.append((task, threads.submit(_read, task)))
-            if not ahead:
-                break
-            task, reading = ahead.popleft()
-            outcome, result = _compute(task, reading, pipeline, backend)
-            del reading
-            writing = None if result is None else threads.submit(_write, task, result)
-            behind.append((outcome, writing))
-            while len(behind) > jobs or (behind and _is_settled(behind[0][1])):
-                settle()
-        while behind:
-            settle()
-    return outcomes
-
-
-@contextlib.contextmanager
-def _pool(jobs: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that drop what has not begun when the block is interrupted."""
-    threads = ThreadPoolExecutor(jobs, thread_name_prefix="gpuconv")
-    try:
-        yield threads
-    except BaseException:
-        threads.shutdown(wait=True, cancel_futures=True)
-        raise
-    threads.shutdown(wait=True)
-
-
-def _is_settled(writing: Future[float] | None) -> bool:
-    return writing is None or writing.done()
-
-
-def _read(task: Task) -> tuple[Image, float]:
-    start = time.perf_counter()
-    if task.refused:
-        raise ImageError(task.input, task.refused)
-    image = read_image(task.input)
-    return image, time.perf_counter() - start
-
-
-def _write(task: Task, image: Image) -> float:
-    start = time.perf_counter()
-    try:
-        task.output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-        raise ImageError(task.output, f"cannot be written: {reason}") from error
-    write_image(task.output, image)
-    return time.perf_counter() - start
-
-
-def _compute(
-    task: Task, reading: Future[tuple[Image, float]], pipeline: Pipeline, backend: Any
-) -> tuple[Outcome, Image | None]:
-    """Wait for the pixels and filter them. No image where that failed."""
-    try:
-        image, seconds = reading.result()
-    except ImageError as error:
-        return Outcome(task, "failed", error.reason), None
-    start = time.perf_counter()
-    try:
-        result = filter_image(image, pipeline, backend=backend)
-    except Exception as error:  # whatever this image provokes, the others go on
-        reason = " ".join(str(error).split()) or type(error).__name__
-        return Outcome(task, "failed", f"cannot be filtered: {reason}", seconds), None
-    seconds += time.perf_counter() - start
-    return Outcome(task, "done", "", seconds, image.pixels), result

@@ -1,19 +1,32 @@
 """Which pipeline made which output: what `--resume` may trust.
 
-One JSON object a line in `.gpuconv-run.jsonl` in the output folder, appended as the run goes:
-first every output that is planned, then every output that is whole. The last line about an
-output counts. A killed run loses at most the knowledge of its last output, which is then redone.
+One JSON object a line in `.gpuconv-run.jsonl` in the output folder: every output that a run plans,
+and what lay under its name before. Files get their final names when they are whole, so whatever
+lies there later and is another file was made by that run. The last line about an output counts.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuconv.image_io import replacing
 
 NAME = ".gpuconv-run.jsonl"
+
+
+Identity = tuple[int, int, int]
+"""Inode, time of change and size of a file."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """The pipeline that was to write an output, and the file that lay there before."""
+
+    pipeline: str
+    before: Identity | None
 
 
 class Journal:
@@ -22,34 +35,28 @@ class Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / NAME
-        self._entries: dict[str, tuple[str, bool]] = {}
+        self._entries: dict[str, _Entry] = {}
         self._load()
 
     def made_by(self, output: Path) -> str | None:
         """Fingerprint of the pipeline that wrote, or was to write, `output`; None if unknown."""
         entry = self._entries.get(self._key(output))
-        return None if entry is None else entry[0]
+        return None if entry is None else entry.pipeline
 
     def is_whole(self, output: Path) -> bool:
-        """Whether `output` was recorded as finished."""
-        entry = self._entries.get(self._key(output))
-        return entry is not None and entry[1]
+        """Whether the run on record wrote the file that is `output` now."""
+        entry, now = self._entries.get(self._key(output)), _identity(output)
+        return entry is not None and now is not None and now != entry.before
 
     def begin(self, outputs: Iterable[Path], fingerprint: str) -> None:
         """Record what a run is about to write. Makes the folder; rewrites the file compactly."""
-        self._entries.update((self._key(output), (fingerprint, False)) for output in outputs)
+        for output in outputs:
+            self._entries[self._key(output)] = _Entry(fingerprint, _identity(output))
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(self.path) as file:
-            for key, (made_by, whole) in self._entries.items():
-                file.write(_line(key, made_by, whole))
-
-    def finish(self, output: Path) -> None:
-        """Record that `output` is whole."""
-        key = self._key(output)
-        made_by = self._entries[key][0]
-        self._entries[key] = (made_by, True)
-        with self.path.open("ab") as file:
-            file.write(_line(key, made_by, True))
+            for key, entry in self._entries.items():
+                told = {"output": key, "pipeline": entry.pipeline, "before": entry.before}
+                file.write((json.dumps(told) + "\n").encode())
 
     def _key(self, output: Path) -> str:
         return output.relative_to(self.folder).as_posix()
@@ -57,17 +64,28 @@ class Journal:
     def _load(self) -> None:
         try:
             lines = self.path.read_bytes().splitlines()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for line in lines:
             try:
-                entry = json.loads(line)
-                key, made_by = str(entry["output"]), str(entry["pipeline"])
-                self._entries[key] = (made_by, bool(entry["whole"]))
+                told = json.loads(line)
+                before = told["before"]
+                entry = _Entry(
+                    str(told["pipeline"]), None if before is None else _as_identity(before)
+                )
+                self._entries[str(told["output"])] = entry
             except (ValueError, KeyError, TypeError):
-                continue  # the line that a killed run was writing
+                continue  # no line of ours
 
 
-def _line(key: str, made_by: str, whole: bool) -> bytes:
-    entry = {"output": key, "pipeline": made_by, "whole": whole}
-    return (json.dumps(entry) + "\n").encode()
+def _as_identity(told: Iterable[int]) -> Identity:
+    inode, changed, size = map(int, told)
+    return inode, changed, size
+
+
+def _identity(path: Path) -> Identity | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from gpuconv.image_io import replacing
-from gpuconv.jobs import Outcome
+from gpuconv.workers import Outcome
 
 if TYPE_CHECKING:
     from rich.progress import Progress, Task
@@ -79,9 +79,9 @@ class Lines(Silence):
         """`[ 3/10] photos/cat.png -> out/cat.png  0.12 s`"""
         self._count += 1
         total = str(self._total)
-        place = f"[{str(self._count).rjust(len(total))}/{total}] {outcome.task.input}"
+        place = f"[{str(self._count).rjust(len(total))}/{total}] {outcome.item.input}"
         if outcome.status == "done":
-            say(f"{place} -> {outcome.task.output}  {outcome.seconds:.2f} s")
+            say(f"{place} -> {outcome.item.output}  {outcome.seconds:.2f} s")
         else:
             say(f"{place}  {outcome.status.upper()}")
 
@@ -151,6 +151,7 @@ class Run:
         self._pipeline = pipeline
         self._total = total
         self._start = time.perf_counter()
+        self._threads: dict[int, int] = {}
 
     @property
     def failures(self) -> list[Outcome]:
@@ -175,7 +176,28 @@ class Run:
             "megapixels_per_second": round(megapixels / seconds, 3) if seconds else 0.0,
             "backend": self._backend,
             "pipeline": self._pipeline,
-            "files": [outcome.as_dict() for outcome in self.outcomes],
+            "files": [self._file(outcome) for outcome in self.outcomes],
+        }
+
+    def _file(self, outcome: Outcome) -> dict[str, Any]:
+        """One file; `spans` are [stage, thread, start, stop], seconds since the run began."""
+        spans = [
+            [
+                span.stage,
+                self._threads.setdefault(span.thread, len(self._threads)),
+                round(span.start - self._start, 6),
+                round(span.stop - self._start, 6),
+            ]
+            for span in outcome.spans
+        ]
+        return {
+            "input": str(outcome.item.input),
+            "output": str(outcome.item.output),
+            "status": outcome.status,
+            "reason": outcome.reason or None,
+            "seconds": round(outcome.seconds, 6),
+            "stages": {stage: round(seconds, 6) for stage, seconds in outcome.stages.items()},
+            "spans": spans,
         }
 
     def write(self, path: Path) -> None:

@@ -9,9 +9,7 @@ Seams are where they would be without tiles: bit for bit for integers, within th
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
 from math import prod
@@ -72,6 +70,17 @@ class Chain:
     def size(self) -> tuple[int, int]:
         """(height, width) of the result."""
         return self.output.shape[self.axes[0]], self.output.shape[self.axes[1]]
+
+    @property
+    def inner_bytes(self) -> int:
+        """Results between the operations that are in memory at a time, for the whole image."""
+        inner = [prod(s.shape) * s.dtype.itemsize for s in map(_input_spec, self.plans[1:])]
+        return max(map(sum, zip(inner, [0, *inner], strict=False)), default=0)
+
+    @property
+    def plans(self) -> list[Plan]:
+        """The plan of every operation."""
+        return [link.plan for link in self.links]
 
     @property
     def input_size(self) -> tuple[int, int]:
@@ -148,39 +157,6 @@ class Chain:
             else:
                 high = middle - 1
         return low
-
-    def bands(
-        self,
-        read: Read,
-        *,
-        tile: tuple[int, int],
-        threads: ThreadPoolExecutor,
-        ahead: int = 1,
-        compute: Callable[[range, range, Read], Array] | None = None,
-    ) -> Iterator[Array]:
-        """The result from top to bottom in bands of full width, `ahead` of them computed ahead.
-
-        compute : stands in for the method of that name, with its backend.
-        """
-        height, width = self.size
-        one = self.compute if compute is None else compute
-
-        def band(rows: range) -> Array:
-            tiles = [one(rows, columns, read) for columns in _cut(width, tile[1])]
-            return tiles[0] if len(tiles) == 1 else _join(tiles, self.axes[1])
-
-        waiting: deque[Future[Array]] = deque()
-        coming = iter(list(_cut(height, tile[0])))
-        try:
-            for rows in coming:
-                waiting.append(threads.submit(band, rows))
-                if len(waiting) > ahead:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
     def _region(self, level: int, box: tuple[range, range], read: Read, backend: Any) -> Array:
         """A rectangle of what the first `level` operations give; inside of it all."""
@@ -270,7 +246,8 @@ def _unwrapped(start: int, stop: int, length: int) -> list[range]:
     return found
 
 
-def _cut(length: int, most: int) -> Iterator[range]:
+def cut(length: int, most: int) -> Iterator[range]:
+    """An axis in ranges of at most `most`."""
     for start in range(0, length, most):
         yield range(start, min(length, start + most))
 

@@ -53,8 +53,17 @@ class ndarray:
     def swapaxes(self, first: int, second: int) -> ndarray:
         return ndarray(self._host.swapaxes(first, second))
 
-    def get(self) -> np.ndarray:
-        return self._host.copy()
+    def get(self, out: np.ndarray | None = None) -> np.ndarray:
+        if out is None:
+            return self._host.copy()
+        assert out.flags.c_contiguous
+        out[...] = self._host
+        return out
+
+    def set(self, array: np.ndarray) -> None:
+        assert array.flags.c_contiguous
+        assert (array.shape, array.dtype) == (self.shape, self.dtype)
+        self._host[...] = array
 
 
 class OutOfMemoryError(MemoryError):
@@ -91,13 +100,32 @@ def from_dlpack(array: Any) -> ndarray:
 class Device:
     """The current device, or that of a number; a context as CuPy's."""
 
-    def __init__(self, number: int = 0) -> None:
-        self.id = number
+    def __init__(self, number: int | None = None) -> None:
+        self.id = number or 0
 
     def __enter__(self) -> Device:
         return self
 
     def __exit__(self, *error: Any) -> None:
+        pass
+
+
+class Stream:
+    """A stream of a thread's own; a context as CuPy's."""
+
+    null = nullcontext()
+    made = 0
+
+    def __init__(self, non_blocking: bool = False) -> None:
+        type(self).made += 1
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        pass
+
+    def synchronize(self) -> None:
         pass
 
 
@@ -131,7 +159,8 @@ class RawModule:
 
 cuda = SimpleNamespace(
     Device=Device,
-    Stream=SimpleNamespace(null=nullcontext()),
+    Stream=Stream,
+    alloc_pinned_memory=bytearray,
     ExternalStream=lambda pointer, device: nullcontext(),
     get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
     compiler=SimpleNamespace(CompileException=CompileException),

@@ -150,3 +150,47 @@ def test_weights_of_filters_may_live_on_the_device(backend):
     kernel = np.arange(9.0).reshape(3, 3)
     plan = plan_filter(IMAGES, fake_cupy.asarray(kernel), **common)
     assert plan == plan_filter(IMAGES, kernel, **common)
+
+
+def test_lanes_reuse_their_streams_and_carry_images_both_ways(backend):
+    made = fake_cupy.Stream.made
+    for _ in range(3):
+        with backend.lane(0) as lane:
+            device = lane.upload(IMAGES[:, ::-1])
+            assert isinstance(device, fake_cupy.ndarray)
+            result = lane.download(filters.median_blur(device, 3, backend=backend))
+            assert type(result) is np.ndarray
+            expected = filters.median_blur(IMAGES[:, ::-1], 3, backend="numpy")
+            np.testing.assert_array_equal(result, expected)
+    assert fake_cupy.Stream.made == made + 1
+
+
+def test_lanes_refuse_a_device_that_is_not_there(backend):
+    with pytest.raises(ValueError, match=r"device must be one of 0 to 0, got 3"):
+        backend.lane(3).__enter__()
+
+
+def test_a_stream_of_images_passes_through_the_device(backend):
+    results = [None] * 4
+    images = [IMAGES, IMAGES[0], IMAGES.astype(np.float32), IMAGES[:, :9]]
+    pipeline = gpuconv.Pipeline("median_blur:size=3", "max_pool2d:kernel_size=2")
+    done = gpuconv.stream(pipeline, images, results, backend=backend, jobs=2)
+    assert [outcome.status for outcome in done] == ["done"] * 4
+    for image, result in zip(images, results, strict=True):
+        np.testing.assert_array_equal(result, pipeline(image, backend="numpy"))
+
+
+def test_an_image_that_the_device_has_no_room_for_passes_in_pieces(backend, monkeypatch):
+    monkeypatch.setattr(fake_cupy, "DEVICE_BYTES", IMAGES.nbytes - 1)
+    monkeypatch.setattr(backend, "_piece_bytes", IMAGES.nbytes // 2)
+    results = {}
+    (done,) = gpuconv.stream("box_blur:size=3", [IMAGES], results, backend=backend)
+    assert done.status == "done"
+    expected = filters.box_blur(IMAGES, 3, backend="numpy")
+    np.testing.assert_array_equal(results[0], expected)
+
+
+def test_tiles_pass_through_the_device(backend):
+    pipeline = gpuconv.Pipeline("median_blur:size=3", "avg_pool2d:kernel_size=2")
+    result = gpuconv.apply_tiled(pipeline, IMAGES, backend=backend, tile=7)
+    np.testing.assert_array_equal(result, pipeline(IMAGES, backend="numpy"))

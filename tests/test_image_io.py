@@ -7,6 +7,7 @@ import os
 import stat
 import struct
 import zlib
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import pytest
 import tifffile
 
 from gpuconv import image_io
-from gpuconv.image_io import Image, ImageError, Page, png16, read_image, write_image
+from gpuconv.image_io import Image, ImageError, Page, png, read_image, write_image
 from gpuconv.image_io.metadata import EXIF_PREFIX, Metadata, Resolution, orientation
 
 Pixels = npt.NDArray[Any]
@@ -55,6 +56,13 @@ def icc_profile(space: str = "sRGB") -> bytes:
     from PIL import ImageCms
 
     return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()  # type: ignore[arg-type]
+
+
+def png_bytes(page: Page, extra: Sequence[tuple[bytes, bytes]] = ()) -> bytes:
+    """A PNG file with `extra` chunks."""
+    buffer = io.BytesIO()
+    png.encode(buffer, page, extra)
+    return buffer.getvalue()
 
 
 def only_page(path: Path) -> Page:
@@ -204,7 +212,7 @@ def test_read_image_png_transparent_colour_becomes_alpha(tmp_path: Path, mode: s
 def test_read_image_png16_transparent_colour_becomes_alpha(tmp_path: Path) -> None:
     pixels = noise(5, 6, 3, dtype=np.uint16)
     key = struct.pack(">HHH", *pixels[2, 3].tolist())
-    (tmp_path / "a.png").write_bytes(png16.encode(Page(pixels), [(b"tRNS", key)]))
+    (tmp_path / "a.png").write_bytes(png_bytes(Page(pixels), [(b"tRNS", key)]))
     page = only_page(tmp_path / "a.png")
     assert page.alpha is not None
     assert np.argwhere(page.alpha == 0).tolist() == [[2, 3]]
@@ -294,7 +302,7 @@ def test_read_image_turns_upright_and_resets_the_tag(
 def test_read_image_png16_turns_upright(tmp_path: Path) -> None:
     pixels = noise(5, 6, 3, dtype=np.uint16)
     exif = exif_bytes(6).removeprefix(EXIF_PREFIX)
-    (tmp_path / "a.png").write_bytes(png16.encode(Page(pixels), [(b"eXIf", exif)]))
+    (tmp_path / "a.png").write_bytes(png_bytes(Page(pixels), [(b"eXIf", exif)]))
     np.testing.assert_array_equal(only_page(tmp_path / "a.png").color, np.rot90(pixels, -1))
 
 
@@ -404,7 +412,7 @@ def encoded(kind: str) -> bytes:
     buffer = io.BytesIO()
     pixels = noise(24, 31, 3)
     if kind == "png16":
-        return png16.encode(Page(noise(24, 31, 3, dtype=np.uint16)), [])
+        return png_bytes(Page(noise(24, 31, 3, dtype=np.uint16)))
     if kind.startswith("tiff"):
         with tifffile.TiffWriter(buffer) as writer:
             for page in (pixels, pixels[:8]):
@@ -460,7 +468,7 @@ def png_header(width: int, height: int, depth: int = 8) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + crc
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, 2, 0, 0, 0))
-    return png16.SIGNATURE + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+    return png.SIGNATURE + header + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
 
 
 def test_read_image_decompression_bomb_is_an_error(tmp_path: Path) -> None:

@@ -1,7 +1,5 @@
 """Tiles against the whole: every operation, every border, any tile, and chains of them."""
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +7,7 @@ from hypothesis import strategies as st
 
 import gpuconv
 from gpuconv import Pipeline, filters
-from gpuconv.tiling import NotTileableError, trace
+from gpuconv.tiling import NotTileableError, cut, trace
 
 BORDERS = ("constant", "edge", "reflect", "symmetric", "wrap")
 
@@ -70,9 +68,11 @@ def tiled(function, source, tile, channel_axis=None):
         assert 0 <= columns.start and columns.stop <= source.shape[x]
         return source[tuple(place)]
 
-    with ThreadPoolExecutor(2) as threads:
-        bands = list(chain.bands(read, tile=tile, threads=threads))
-    result = np.concatenate(bands, axis=y)
+    bands = [
+        [chain.compute(rows, columns, read) for columns in cut(chain.size[1], tile[1])]
+        for rows in cut(chain.size[0], tile[0])
+    ]
+    result = np.concatenate([np.concatenate(band, axis=x) for band in bands], axis=y)
     assert (result.shape, result.dtype) == (chain.output.shape, chain.output.dtype)
     return result
 

@@ -36,6 +36,22 @@ class Backend(Protocol):
     def run(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Fill `outputs` from `inputs`."""
 
+    def lane(self, device: int | None = None) -> AbstractContextManager[Lane]:
+        """What one of several threads works in: its share of the machine, or a stream of its own.
+
+        device : number of the CUDA device; None for the current one.
+        """
+
+
+class Lane(Protocol):
+    """The way of one thread's images to where they are computed, and back."""
+
+    def upload(self, array: Any) -> Any:
+        """A host array as one of the backend's own, where it computes without further copies."""
+
+    def download(self, array: Any) -> Any:
+        """A result as a NumPy array."""
+
 
 BackendLike = str | Backend | None
 

@@ -37,10 +37,27 @@ class Resolution:
 
 
 @dataclass(frozen=True, slots=True)
+class ArrayLayout:
+    """How an array held its pages, for another like it.
+
+    axes : "HW", "HWC", "NHW" or "NHWC", where N counts pages and C colours and alpha.
+    chunks, shards : of a Zarr array, one number an axis.
+    attributes : of a Zarr array, as JSON.
+    """
+
+    axes: str
+    zarr_format: int | None = None
+    chunks: tuple[int, ...] | None = None
+    shards: tuple[int, ...] | None = None
+    attributes: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
 class Metadata:
     """What an image file says besides its pixels.
 
-    `color_chunks` are PNG's own colour chunks (gAMA, cHRM, ...), `description` is TIFF's.
+    `color_chunks` are PNG's own colour chunks (gAMA, cHRM, ...), `description` is TIFF's,
+    `layout` is that of .npy files and Zarr arrays.
     """
 
     icc_profile: bytes | None = None
@@ -48,6 +65,7 @@ class Metadata:
     resolution: Resolution | None = None
     color_chunks: tuple[tuple[bytes, bytes], ...] = field(default=())
     description: str | None = None
+    layout: ArrayLayout | None = None
 
     def profile_for(self, channels: int) -> bytes | None:
         """The colour profile, if it is one for images of that many colour channels."""

@@ -1,16 +1,16 @@
-"""TIFF files: pages of any depth through tifffile, EXIF through Pillow.
-
-tifffile fills the gaps of a damaged file with zeros; every gap is looked for here first.
-"""
+"""TIFF files: pages of any depth through tifffile, EXIF through Pillow."""
 
 from __future__ import annotations
 
 import logging
 import os
 import struct
-from collections.abc import Callable
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from math import ceil
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,84 +23,161 @@ from gpuconv.image_io.metadata import (
     Resolution,
     upright_exif,
 )
-from gpuconv.image_io.pillow import quietly
-from gpuconv.image_io.types import MAX_PIXELS, Image, Page, Pixels
+from gpuconv.image_io.parts import LARGEST_SEGMENT, ByteReader, SegmentCache, regroup
+from gpuconv.image_io.quiet import quietly
+from gpuconv.image_io.tiff_pixels import TiffPixels
+from gpuconv.image_io.types import Header, Image, OpenImage, Page, PageSpec, Pixels
 
 if TYPE_CHECKING:
     import PIL.Image
     import tifffile
 
-_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
-_MIN_WHITE, _MIN_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR = 0, 1, 2, 3, 5, 6
-_PHOTOMETRIC = (_MIN_WHITE, _MIN_BLACK, _RGB, _PALETTE, _SEPARATED, _YCBCR)
+_LOSSY = (6, 7, 34712, 34887, 50002)
 _ASCII, _LONG = 2, 4
 _INTEROPERABILITY = 0xA005
 _TEXT_TAGS = (271, 272, 306, 315, 33432)
 """Make, model, date, artist, copyright."""
 
-_LARGEST_EXPANSION = 100
-"""How often larger than its file a page above MAX_PIXELS may be before it counts as a bomb."""
+_CACHE_BYTES = 32 << 20
+_PAGES_KEPT = 8
+
+_TILE = 256
+_LARGEST_TILE = 1 << 20
+_LARGEST_TILE_ROW = 64 << 20
+_ENCODED_TOGETHER = 8 << 20
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it writes to stderr
 
 
-def read(file: IO[bytes]) -> Image:
-    """Every page of a TIFF file, upright. Raises whatever the decoder raises."""
-    import tifffile
+class OpenTiff(OpenImage):
+    """A TIFF file whose pages are known and checked, but not decoded."""
 
-    size = os.fstat(file.fileno()).st_size
-    with tifffile.TiffFile(file, _multifile=False) as tiff:
-        pages = list(tiff.pages)
-        if not pages:
+    def __init__(self, file: IO[bytes]) -> None:
+        import tifffile
+
+        self._file = file
+        self._reader = ByteReader(file)
+        self._cache = SegmentCache(_CACHE_BYTES)
+        self._lock = threading.RLock()
+        self._kept: OrderedDict[int, TiffPixels] = OrderedDict()
+        _refuse_loops(file)
+        file.seek(0)
+        self._tiff = tifffile.TiffFile(file, _multifile=False)
+        count = len(self._tiff.pages)
+        if not count:
             raise ValueError("the file holds no page, or is truncated")
-        _check_chain(tiff, size)
-        first = pages[0]
+        _check_chain(self._tiff)
+        first = self._tiff.pages[0]
         if not isinstance(first, tifffile.TiffPage):
             raise ValueError("the first page is broken")
-        metadata = _metadata(tiff, first)
-        stacked = _images_behind_one_page(tiff, first)
-        if stacked is not None:
-            found = [_finish(first, pixels) for pixels in stacked]
-        else:
-            found = [_read_page(page.aspage(), size) for page in pages]
-        compressed = first.compression != 1
-        lossless = first.compression not in (6, 7, 34712, 34887, 50002)
-    file.seek(0)
-    metadata = replace(metadata, exif=_read_exif(file))
-    return Image(tuple(found), "TIFF", metadata, lossless, compressed)
+        self._stack = _images_behind_one_page(self._tiff, first, self._reader.size)
+        specs, transient = [], 0
+        self.by_parts = True
+        for i in range(count):
+            pixels = self._page(i)
+            specs.append(pixels.spec)
+            transient = max(transient, pixels.transient_bytes)
+            self.by_parts &= pixels.by_parts
+            self._cache.widen(min(pixels.segment_row_bytes, LARGEST_SEGMENT))
+        if self._stack > 1:
+            specs *= self._stack
+        metadata = _metadata(self._tiff, first)
+        file.seek(0)
+        self.header = Header(
+            tuple(specs),
+            "TIFF",
+            replace(metadata, exif=_read_exif(file)),
+            lossless=first.compression not in _LOSSY,
+            compressed=first.compression != 1,
+            tile=(first.tilelength, first.tilewidth) if first.is_tiled else None,
+        )
+        self.peak_bytes = self.header.nbytes + transient
+
+    def read(self) -> Image:
+        header = self.header
+        found = tuple(self._page(i).read(self._lock) for i in range(len(header.pages)))
+        return Image(found, "TIFF", header.metadata, header.lossless, header.compressed)
+
+    def read_part(self, page: int, rows: range, columns: range) -> Page:
+        return self._page(page).read_part(rows, columns)
+
+    def close(self) -> None:
+        self._tiff.close()
+        self._file.close()
+
+    def _page(self, number: int) -> TiffPixels:
+        """A page, parsed; the last few stay so."""
+        with self._lock:
+            if number not in self._kept:
+                behind = number if self._stack > 1 else 0
+                page = self._tiff.pages[number - behind].aspage()
+                self._kept[number] = TiffPixels(page, self._reader, self._cache, number, behind)
+                if len(self._kept) > _PAGES_KEPT:
+                    self._kept.popitem(last=False)
+            self._kept.move_to_end(number)
+            return self._kept[number]
 
 
 def write(file: IO[bytes], image: Image) -> None:
     """Write every page, in the order given. `file` must be readable, too."""
+    header = image.header
+    contents: Iterable[tuple[Pixels, dict[str, Any]]] = (
+        (page.interleaved.reshape(_stored_shape(spec)), {})
+        for spec, page in zip(header.pages, image.pages, strict=True)
+    )
+    _write(file, header, contents, header.nbytes)
+
+
+def write_peak_bytes(spec: PageSpec) -> int:
+    """Memory that `write` needs for a page besides its pixels, by estimate."""
+    return spec.alpha * spec.nbytes + min(spec.nbytes, 4 * _ENCODED_TOGETHER)
+
+
+def write_parts(file: IO[bytes], header: Header, pages: Iterable[Iterable[Page]]) -> None:
+    """Write tiled pages that come as full-width bands. `file` must be readable, too."""
+    sizes = [_tile_size(spec, header.tile) for spec in header.pages]
+    padded = sum(
+        ceil(spec.height / y) * y * ceil(spec.width / x) * x * spec.nbytes // spec.pixels
+        for spec, (y, x) in zip(header.pages, sizes, strict=True)
+    )
+    contents = (
+        (_tiles(spec, page, size), _tile_options(spec, size))
+        for spec, size, page in zip(header.pages, sizes, pages, strict=True)
+    )
+    _write(file, header, contents, padded)
+
+
+def _write(
+    file: IO[bytes],
+    header: Header,
+    contents: Iterable[tuple[Pixels | Iterator[Pixels], dict[str, Any]]],
+    total_bytes: int,
+) -> None:
+    """Write pages given as pixels or tiles, each with what tifffile must know about them."""
     import tifffile
 
-    metadata = image.metadata
-    height, width = image.pages[0].color.shape[:2]
-    exif = upright_exif(metadata.exif, width, height)
+    metadata = header.metadata
+    first = header.pages[0]
+    exif = upright_exif(metadata.exif, first.width, first.height)
     texts, directories = _exif_parts(lambda found: found.load(EXIF_PREFIX + exif if exif else b""))
     tags: list[Any] = [
         (tag, _ASCII, 0, text.encode("latin-1"), True) for tag, text in texts.items()
     ]
     tags += [(tag - 1, _LONG, 1, 0, True) for tag in directories]  # links: see below
-    total = sum(page.interleaved.nbytes for page in image.pages)
-    with tifffile.TiffWriter(file, bigtiff=total > 2**32 - 2**26) as tiff:
-        for page in image.pages:
-            pixels = page.interleaved
-            color = page.channels == 3
-            extra = pixels.shape[2] - (3 if color else 1) if pixels.ndim == 3 else 0
-            unspecified = extra - (page.alpha is not None)
+    with tifffile.TiffWriter(file, bigtiff=total_bytes > 2**32 - 2**26) as tiff:
+        for spec, (pixels, options) in zip(header.pages, contents, strict=True):
+            color = spec.channels == 3
+            unspecified = spec.channels - (3 if color else 1)
+            extra = ["unspecified"] * unspecified + ["unassalpha"] * spec.alpha
             resolution, description = metadata.resolution, metadata.description
             tiff.write(
                 pixels,
                 photometric="rgb" if color else "minisblack",
-                planarconfig="contig" if pixels.ndim == 3 else None,
-                extrasamples=["unspecified"] * unspecified
-                + ["unassalpha"] * (page.alpha is not None)
-                if extra
-                else None,
-                compression="zlib" if image.compressed else None,
-                predictor=image.compressed,
-                iccprofile=metadata.profile_for(page.channels),
+                planarconfig="contig" if spec.channels + spec.alpha > 1 else None,
+                extrasamples=extra or None,
+                compression="zlib" if header.compressed else None,
+                predictor=header.compressed and _is_predicted(spec.dtype),
+                iccprofile=metadata.profile_for(spec.channels),
                 description=None if description is None else description.encode(),
                 resolution=None
                 if resolution is None
@@ -110,101 +187,96 @@ def write(file: IO[bytes], image: Image) -> None:
                 software=False,
                 metadata=None,
                 contiguous=False,
+                **options,
             )
             metadata, tags = replace(metadata, exif=None, description=None), []  # told once
     if directories:
         _append_directories(file, directories)
 
 
-def _read_page(page: tifffile.TiffPage, file_size: int) -> Page:
-    """Decode one page, after looking for what a damaged file would leave out."""
-    pixels = page.imagewidth * page.imagelength
-    wanted = pixels * page.samplesperpixel * -(-page.bitspersample // 8)
-    if pixels > MAX_PIXELS and wanted > file_size * _LARGEST_EXPANSION:
-        raise ValueError(
-            f"a decompression bomb: {pixels / 1e6:.0f} megapixels in a file of {file_size} bytes"
-        )
-    if page.photometric not in _PHOTOMETRIC:
-        raise ValueError(f"TIFF pixels of kind {page.photometric!r} are not supported")
-    if page.imagedepth != 1:
-        raise ValueError("TIFF volumes are not supported; store the planes as pages")
-    segments = list(zip(page.dataoffsets, page.databytecounts, strict=True))
-    if not segments or any(
-        offset <= 0 or count <= 0 or offset + count > file_size for offset, count in segments
-    ):
-        raise ValueError("the file is truncated: pixel data is missing")
-    return _finish(page, page.asarray())
+def _is_predicted(dtype: np.dtype[Any]) -> bool:
+    """TIFF has no predictor for integers of 64 bits."""
+    return dtype.kind == "f" or dtype.itemsize <= 4
 
 
-def _finish(page: tifffile.TiffPage, pixels: Pixels) -> Page:
-    """Decoded samples of a page → grey or RGB, straight alpha, upright."""
-    if pixels.dtype.kind not in "buif":
-        raise ValueError(f"TIFF pixels of dtype {pixels.dtype} are not supported")
-    if page.planarconfig == 2 and pixels.ndim == 3:
-        pixels = np.moveaxis(pixels, 0, -1)
-    pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
-    if pixels.dtype.kind == "b":
-        pixels = pixels.astype(np.uint8) * np.uint8(255)
-    elif page.bitspersample < 8 and page.photometric != _PALETTE and pixels.dtype == np.uint8:
-        pixels = pixels * np.uint8(255 // (2**page.bitspersample - 1))
-    if page.photometric == _PALETTE:
-        if page.colormap is None:
-            raise ValueError("the palette is missing")
-        pixels = (np.asarray(page.colormap)[:, pixels] >> 8).astype(np.uint8)
-        pixels = np.moveaxis(pixels, 0, -1)
-    samples = 1 if pixels.ndim == 2 else pixels.shape[2]
-    kinds = tuple(int(kind) for kind in page.extrasamples)
-    expected = {_RGB: 3, _YCBCR: 3, _SEPARATED: 4}.get(page.photometric, 1)
-    has_alpha = samples == expected + 1 and (
-        kinds[:1] in ((_ASSOCIATED_ALPHA,), (_UNASSOCIATED_ALPHA,)) or expected == 3
-    )
-    found = Page.split(pixels, alpha=has_alpha)
-    color, alpha = found.color, found.alpha
-    if page.photometric == _MIN_WHITE:
-        color = np.invert(color) if color.dtype.kind == "u" else -color
-    if page.photometric == _SEPARATED:
-        color = _cmyk_to_rgb(color)
-    if alpha is not None and kinds[:1] == (_ASSOCIATED_ALPHA,):
-        color = _unmultiply(color, alpha)
-    tag = page.tags.get(274)
-    turn = int(tag.value) if tag is not None else 1
-    return Page(color, alpha).upright(turn if 1 <= turn <= 8 else 1)
+def _tile_size(spec: PageSpec, wanted: tuple[int, int] | None) -> tuple[int, int]:
+    """The source's tiles where they will do; lower ones where a row of them is too much."""
+    height, width = _TILE, _TILE
+    if wanted is not None:
+        fits = wanted[0] % 16 == wanted[1] % 16 == 0 and 0 < wanted[0] * wanted[1] <= _LARGEST_TILE
+        height, width = wanted if fits else (height, width)
+    row_bytes = spec.nbytes // spec.height
+    if height * row_bytes > _LARGEST_TILE_ROW:
+        height = max(16, min(height, _LARGEST_TILE_ROW // row_bytes) // 16 * 16)
+    return height, width
 
 
-def _cmyk_to_rgb(pixels: Pixels) -> Pixels:
-    if pixels.dtype.kind != "u" or pixels.ndim != 3 or pixels.shape[2] != 4:
-        raise ValueError("CMYK pixels must be four 8- or 16-bit samples")
-    top = int(np.iinfo(pixels.dtype).max)
-    ink = pixels.astype(np.float64) / top
-    rgb = (1 - ink[..., :3]) * (1 - ink[..., 3:])
-    return np.rint(rgb * top).astype(pixels.dtype)
+def _stored_shape(spec: PageSpec) -> tuple[int, ...]:
+    samples = spec.channels + spec.alpha
+    return (spec.height, spec.width, *((samples,) if samples > 1 else ()))
 
 
-def _unmultiply(color: Pixels, alpha: Pixels) -> Pixels:
-    """Colours that were multiplied by alpha, as they were before."""
-    weight = alpha if color.ndim == 2 else alpha[..., None]
-    top = np.iinfo(alpha.dtype).max if alpha.dtype.kind in "ui" else 1
-    straight = color * (top / np.maximum(weight, 1e-30 if top == 1 else 1).astype(np.float64))
-    if color.dtype.kind == "f":
-        return straight.astype(color.dtype)
-    return np.clip(np.rint(straight), 0, top).astype(color.dtype)
+def _tile_options(spec: PageSpec, size: tuple[int, int]) -> dict[str, Any]:
+    return {
+        "shape": _stored_shape(spec),
+        "dtype": spec.dtype,
+        "tile": size,
+        "maxworkers": min(8, os.cpu_count() or 1),
+        "buffersize": _ENCODED_TOGETHER,
+    }
+
+
+def _tiles(spec: PageSpec, page: Iterable[Page], size: tuple[int, int]) -> Iterator[Pixels]:
+    """(height, width, samples) tiles in the order of a TIFF, filled up with zeros at the edges."""
+    height, width = size
+    samples = spec.channels + spec.alpha
+    for block in regroup(spec, page, height):
+        for x in range(0, spec.width, width):
+            part = block[:, x : x + width].reshape(len(block), -1, samples)
+            tile = np.zeros((height, width, samples), spec.dtype)
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile
 
 
 def _images_behind_one_page(
-    tiff: tifffile.TiffFile, first: tifffile.TiffPage
-) -> list[Pixels] | None:
-    """ImageJ and tifffile may describe a whole stack by its first page; None where they don't."""
+    tiff: tifffile.TiffFile, first: tifffile.TiffPage, file_size: int
+) -> int:
+    """How many images ImageJ or tifffile describe by their first page; 1 where they don't."""
     if not ((tiff.is_imagej or tiff.is_shaped) and len(tiff.pages) == 1 and len(tiff.series) == 1):
-        return None
+        return 1
     series = tiff.series[0]
-    count = series.size // max(1, first.size)
+    count = int(series.size) // max(1, int(first.size))
     if count <= 1:
-        return None
-    pixels = series.asarray()
-    return list(pixels.reshape((count, *first.shape)))
+        return 1
+    if series.dataoffset is None or series.dataoffset + count * first.nbytes > file_size:
+        raise ValueError("the file is truncated: images of the stack are missing")
+    return count
 
 
-def _check_chain(tiff: tifffile.TiffFile, file_size: int) -> None:
+def _refuse_loops(file: IO[bytes]) -> None:
+    """Follow the chain of pages once: tifffile would follow a loop for ever."""
+    head = file.read(16)
+    order = "<" if head[:2] == b"II" else ">"
+    big = head[2:4] in (b"+\0", b"\0+")
+    count_form, tag_bytes, link_form = ("Q", 20, "Q") if big else ("H", 12, "I")
+    seen: set[int] = set()
+    link, at = head[8:] if big else head[4:8], 0
+    while len(link) == struct.calcsize(link_form):
+        at = struct.unpack(order + link_form, link)[0]
+        if at in seen:
+            raise ValueError("the file is damaged: its pages form a loop")
+        if at == 0 or at >= 2**63:
+            return
+        seen.add(at)
+        file.seek(at)
+        count = file.read(struct.calcsize(count_form))
+        if len(count) < struct.calcsize(count_form):
+            return
+        tags = struct.unpack(order + count_form, count)[0]
+        link = file.read(min(tags, 4096) * tag_bytes + len(link))[-len(link) :]
+
+
+def _check_chain(tiff: tifffile.TiffFile) -> None:
     """The last page found must be the last there is."""
     form = tiff.tiff
     handle = tiff.filehandle

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -120,13 +121,17 @@ class PageSpec:
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What an image file is, known before its pixels are decoded. See `Image` for the fields."""
+    """What an image file is, known before its pixels are decoded. See `Image` for the fields.
+
+    tile : (height, width) of the tiles that a TIFF is made of; None where it has none.
+    """
 
     pages: tuple[PageSpec, ...]
     format: str
     metadata: Metadata = field(default_factory=Metadata)
     lossless: bool = True
     compressed: bool = True
+    tile: tuple[int, int] | None = None
 
     @property
     def pixels(self) -> int:
@@ -159,14 +164,25 @@ class OpenImage(Protocol):
     def close(self) -> None:
         """Close the file."""
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Image:
-    """The content of an image file; more than one page only in TIFF.
+    """The content of an image file; more than one page only in TIFF, NPY and Zarr.
 
-    format : "PNG", "JPEG", "WebP" or "TIFF": what the file was.
+    format : "PNG", "JPEG", "WebP", "TIFF", "NPY" or "Zarr": what the file was.
     lossless : whether the file kept every pixel (a WebP made of this image will, too).
-    compressed : whether a TIFF made of this image is compressed.
+    compressed : whether a TIFF or Zarr array made of this image is compressed.
     """
 
     pages: tuple[Page, ...]
@@ -179,6 +195,23 @@ class Image:
     def pixels(self) -> int:
         """Pixels of all pages."""
         return sum(page.color.shape[0] * page.color.shape[1] for page in self.pages)
+
+    @property
+    def header(self) -> Header:
+        """What this image is, without its pixels."""
+        specs = tuple(PageSpec.of(page) for page in self.pages)
+        return Header(specs, self.format, self.metadata, self.lossless, self.compressed)
+
+
+def stored_part(
+    spec: PageSpec, orientation: int, rows: range, columns: range
+) -> tuple[range, range]:
+    """Where the rectangle of an upright page lies in the page as it is stored."""
+    if orientation in (3, 4, 7, 8):
+        rows = range(spec.height - rows.stop, spec.height - rows.start)
+    if orientation in (2, 3, 6, 7):
+        columns = range(spec.width - columns.stop, spec.width - columns.start)
+    return (columns, rows) if orientation in (5, 6, 7, 8) else (rows, columns)
 
 
 def _turn(pixels: Pixels, orientation: int) -> Pixels:

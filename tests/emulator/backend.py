@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -47,6 +47,17 @@ class _Device(np.ndarray):
     """An array that was uploaded or allocated by the emulated device."""
 
 
+class _Lane:
+    """The way of a thread's images to the emulated device and back."""
+
+    def __init__(self, launcher: _Launcher) -> None:
+        self.upload = launcher.upload
+
+    def download(self, array: np.ndarray) -> np.ndarray:
+        assert isinstance(array, _Device)
+        return np.array(array)
+
+
 class _Launcher:
     """The emulator as `gpuconv.backends.cuda.launch.Launcher` wants it."""
 
@@ -78,6 +89,10 @@ class _Launcher:
 
     def download(self, array: np.ndarray, target: np.ndarray) -> None:
         target[...] = array
+
+    @contextmanager
+    def lane(self, device: int | None) -> Iterator[_Lane]:
+        yield _Lane(self)
 
     def launch(self, launch: Launch, plan: Plan) -> None:
         variant = launch.variant

@@ -115,6 +115,10 @@ class CudaBackend:
             return self.launcher.empty(spec.shape, spec.dtype)
         return np.empty(spec.shape, spec.dtype)
 
+    def lane(self, device: int | None = None) -> AbstractContextManager[Any]:
+        """A stream of its own on a device: copies of one lane overlap kernels of the others."""
+        return self.launcher.lane(device)
+
     def run(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
         """Carry out `plan`: fill `outputs` from `inputs`."""
         if any(0 in output.shape for output in outputs):

@@ -68,6 +68,42 @@ def probe() -> Status:
     return Status(True, devices=devices)
 
 
+class CupyLane:
+    """Copies between host and device on the current stream, through pinned memory.
+
+    Other threads' kernels run meanwhile. CuPy's pool keeps the pinned buffers for the next image.
+    """
+
+    def __init__(self, launcher: CupyLauncher, cupy: Any) -> None:
+        self._launcher = launcher
+        self._cupy = cupy
+        self._going_up: list[npt.NDArray[Any]] = []
+
+    def upload(self, array: npt.NDArray[Any]) -> DeviceArray:
+        """A copy on the device. Does not wait for it."""
+        staged = self._pinned(array.shape, array.dtype)
+        np.copyto(staged, array)
+        device = self._launcher.empty(array.shape, array.dtype)
+        device.set(staged)
+        self._going_up.append(staged)
+        return device
+
+    def download(self, array: DeviceArray) -> npt.NDArray[Any]:
+        """A copy in pinned memory, once all work on this stream is done."""
+        if not self._launcher.owns(array):
+            return np.asarray(array)
+        result = self._pinned(array.shape, array.dtype)
+        array.get(out=result)
+        self._cupy.cuda.get_current_stream().synchronize()
+        self._going_up.clear()
+        return result
+
+    def _pinned(self, shape: Sequence[int], dtype: DType) -> npt.NDArray[Any]:
+        count = int(np.prod(shape, dtype=np.int64))
+        memory = self._cupy.cuda.alloc_pinned_memory(max(1, count * dtype.itemsize))
+        return np.frombuffer(memory, dtype, count).reshape(tuple(shape))
+
+
 class CupyLauncher:
     """Runs launches on CuPy's current device and stream."""
 
@@ -77,6 +113,7 @@ class CupyLauncher:
         self._cupy = cupy
         self._kernels: dict[tuple[int, Variant], Any] = {}
         self._constants: OrderedDict[tuple[Any, ...], DeviceArray] = OrderedDict()
+        self._streams: dict[int, list[Any]] = {}
 
     def owns(self, array: Any) -> bool:
         """Whether it is a CuPy array."""
@@ -152,6 +189,24 @@ class CupyLauncher:
     def download(self, array: DeviceArray, target: npt.NDArray[Any]) -> None:
         """Copy into a host array of any strides."""
         target[...] = array.get()
+
+    @contextmanager
+    def lane(self, device: int | None) -> Iterator[CupyLane]:
+        """A stream of the current thread's own, with pinned buffers."""
+        cuda = self._cupy.cuda
+        count = cuda.runtime.getDeviceCount()
+        if device is not None and not 0 <= device < count:
+            raise ValueError(f"device must be one of 0 to {count - 1}, got {device}")
+        with cuda.Device(device):
+            # Streams are kept: CuPy's pool holds memory for each, also for those that are gone.
+            idle = self._streams.setdefault(cuda.runtime.getDevice(), [])
+            stream = idle.pop() if idle else cuda.Stream(non_blocking=True)
+            try:
+                with stream:
+                    yield CupyLane(self, self._cupy)
+            finally:
+                stream.synchronize()
+                idle.append(stream)
 
     def launch(self, launch: Launch, plan: Plan) -> None:
         """Enqueue a kernel on the current stream."""

@@ -100,6 +100,9 @@ class Launcher(Protocol):
     def download(self, array: DeviceArray, target: npt.NDArray[Any]) -> None:
         """Copy into a host array of any strides; waits for the launches before."""
 
+    def lane(self, device: int | None) -> AbstractContextManager[Any]:
+        """A stream of the current thread's own, with `upload` and `download` (see `Lane`)."""
+
     def launch(self, launch: Launch, plan: Plan) -> None:
         """Run a kernel after the launches before it. Errors tell kernel, plan and remedy."""
 

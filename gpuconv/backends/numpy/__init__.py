@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from gpuconv.backends.numpy.morphology import run as run_morphology
 from gpuconv.backends.numpy.pool import run as run_pool
 from gpuconv.backends.numpy.pool import run_unpool
 from gpuconv.backends.numpy.rank import run as run_rank
+from gpuconv.backends.numpy.threads import shared
 from gpuconv.plan import (
     AdaptivePoolPlan,
     BoxPlan,
@@ -51,6 +52,18 @@ FAMILIES: dict[type, Family] = {
 """Each takes (plan, inputs, outputs) and fills the outputs."""
 
 
+class HostLane:
+    """A lane of a backend that computes on the host: nothing goes up or comes down."""
+
+    def upload(self, array: Values) -> Values:
+        """As it is."""
+        return array
+
+    def download(self, array: Array) -> Values:
+        """As it is."""
+        return to_numpy("result", array)
+
+
 class NumpyBackend:
     """Runs plans with NumPy alone."""
 
@@ -67,6 +80,14 @@ class NumpyBackend:
     def empty(self, spec: Spec, like: Values) -> Values:
         """An array for a result."""
         return np.empty(spec.shape, spec.dtype)
+
+    @contextmanager
+    def lane(self, device: int | None = None) -> Iterator[HostLane]:
+        """A share of the processors for one of several threads."""
+        if device is not None:
+            raise ValueError(f"device must be None for the numpy backend, got {device}")
+        with shared():
+            yield HostLane()
 
     def run(self, plan: Plan, inputs: Sequence[Values], outputs: Sequence[Values]) -> None:
         """Carry out `plan`: fill `outputs` from `inputs`."""

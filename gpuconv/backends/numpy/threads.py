@@ -31,6 +31,7 @@ _pool: ThreadPoolExecutor | None = None
 _inside = threading.local()
 _pinned_by = 0
 _blas_threads = 1
+_sharing = 0
 
 
 def set_num_threads(count: int | None) -> None:
@@ -72,7 +73,7 @@ def for_each(task: Callable[[T], None], items: Sequence[T]) -> None:
     Items must be independent of each other. Inside of a task it runs them one by one.
     """
     with one_blas_thread():
-        helpers = min(get_num_threads(), len(items)) - 1
+        helpers = min(get_num_threads() // max(1, _sharing), len(items)) - 1
         if helpers < 1 or getattr(_inside, "task", False):
             for item in items:
                 task(item)
@@ -108,6 +109,19 @@ def for_each(task: Callable[[T], None], items: Sequence[T]) -> None:
 
 
 _END = object()
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """A block that several threads are in at once: each call gets its share of all threads."""
+    global _sharing
+    with _lock:
+        _sharing += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _sharing -= 1
 
 
 def _workers() -> ThreadPoolExecutor:
@@ -183,10 +197,11 @@ def _blas_function(name: str) -> Any:
 
 def _after_fork() -> None:
     """A child has none of its parent's threads, and its locks may be held by them."""
-    global _lock, _pool, _pinned_by, _inside
+    global _lock, _pool, _pinned_by, _inside, _sharing
     if _pinned_by and _blas_threads > 1:
         _blas()[1](_blas_threads)
     _lock, _pool, _pinned_by, _inside = threading.Lock(), None, 0, threading.local()
+    _sharing = 0
 
 
 if hasattr(os, "register_at_fork"):
