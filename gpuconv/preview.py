@@ -15,7 +15,7 @@ import numpy as np
 from gpuconv.extras import need
 from gpuconv.image_io import open_image, write_image
 from gpuconv.image_io.metadata import Metadata
-from gpuconv.image_io.types import Header, Image, ImageError, OpenImage, Page, PageSpec, Pixels
+from gpuconv.image_io.types import Image, ImageError, OpenImage, Page, PageSpec, Pixels
 from gpuconv.memory import default_limit, format_bytes
 
 if TYPE_CHECKING:
@@ -34,8 +34,11 @@ CHECKS = (255, 233)
 
 CHECK = 12
 MARGIN, GAP = 56, 40
-LONGEST, AREA, NARROWEST = 720, 720 * 540, 480
-"""The longest side and the area of a whole picture on the page; the narrowest column."""
+LONGEST, AREA = 720, 720 * 540
+"""The longest side and the area of a whole picture on the page."""
+
+NARROWEST, LOWEST = 360, 270
+"""The least width of a column and height of a detail, if the image has so much."""
 
 PART_PIXELS = 1 << 19
 """What is read and reduced at a time."""
@@ -115,7 +118,7 @@ def plan_layout(before: PageSpec, after: PageSpec) -> Layout:
     scale = floor(scale) if scale >= 1 else scale
     whole = max(1, round(height * scale)), max(1, round(width * scale))
     columns = max(whole[1], NARROWEST)
-    rows = columns * 9 // 16
+    rows = max(LOWEST, columns * 9 // 16)
     zoom = min(MOST_ZOOM, ceil(3 * sqrt(rows * columns / before.pixels)))
     zoom = max(zoom, ceil(after.height / height), ceil(after.width / width))
     detail = min(rows, height * zoom), min(columns, width * zoom)
@@ -125,17 +128,24 @@ def plan_layout(before: PageSpec, after: PageSpec) -> Layout:
 def source_pixels(start: int, count: int, zoom: int, before: int, after: int) -> Pixels:
     """Which pixels of the filtered image lie under `count` page pixels of a detail, along an axis.
 
-    start : the first pixel of the detail, of the `before` there are; the image of `after` pixels
-        shows the same field. Where nearly every n-th of them was kept (pooling, or n = 1: a window
-        that stays inside), it is taken to be exactly so, and the rest to be lost at both ends.
+    start : the first pixel of the detail, of the `before` there are.
     """
-    ratio, shift = before / after, 0.0
-    step = round(ratio)
-    lost = before - step * after
-    if step and abs(lost) <= max(step - 1, before // 8):
-        ratio, shift = step, lost // 2 if abs(lost) >= step else 0
+    ratio, shift = same_field(before, after)
     places = (start - shift + (np.arange(count) + 0.5) / zoom) / ratio
     return np.clip(np.floor(places), 0, after - 1).astype(np.int64)
+
+
+def same_field(before: int, after: int) -> tuple[float, float]:
+    """Pixels of `before` for each of `after`, along an axis, and where the first of them lies.
+
+    Where about every n-th is there (pooling; n = 1: a window that stays inside), it is taken to be
+    exactly so, and what lacks to lie in equal parts at both ends, or at the last if below n.
+    """
+    step = round(before / after)
+    lost = before - step * after
+    if step == 0 or abs(lost) > max(step - 1, min(16, before // 8)):
+        return before / after, 0
+    return step, lost // 2 if abs(lost) >= step else 0
 
 
 # What is kept of an image
@@ -329,7 +339,7 @@ def _richest_place(pixels: Pixels, layout: Layout) -> tuple[int, int]:
         offcenter.append((2 * start / max(1, free) - 1) ** 2 if free else np.zeros(1))
     (y0, x0), (y1, x1) = (np.ix_(*firsts), np.ix_(*lasts))
     mean = (sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]) / ((y1 - y0) * (x1 - x0))
-    worth = mean * (1 - 0.15 * np.add.outer(*offcenter))
+    worth = mean * (1 - 0.25 * np.add.outer(*offcenter))
     y, x = np.unravel_index(int(worth.argmax()), worth.shape)
     return int(starts[0][y]), int(starts[1][x])
 
@@ -357,7 +367,7 @@ def _compose(caption: str, layout: Layout, old: View, new: View) -> PIL.Image.Im
     width = 2 * MARGIN + GAP + 2 * layout.column
     lines = _wrapped(caption, 30, width - 2 * MARGIN)
     note = _note(old, new, reach)
-    top = MARGIN + 42 * len(lines) + (30 if note else 0) + 40
+    top = MARGIN + 42 * len(lines) + (28 if note else 0) + 60
     lower = top + layout.whole[0] + 66
     page = PIL.Image.new("RGB", (width, lower + layout.detail[0] + MARGIN), PAPER)
     for number, line in enumerate(lines):
@@ -374,3 +384,129 @@ def _compose(caption: str, layout: Layout, old: View, new: View) -> PIL.Image.Im
         _show(page, left, lower, render(view.detail, reach), WARM)
         _outline(page, left, top, layout, old.place)
     return page
+
+
+def _size_text(spec: PageSpec) -> str:
+    dtype = "" if spec.dtype == "uint8" else f"  ·  {spec.dtype.name}"
+    return f"{spec.width} × {spec.height}{dtype}"
+
+
+def _detail_text(layout: Layout, spec: PageSpec) -> str:
+    """How large pixels are in the detail."""
+    after = spec.height, spec.width
+    y, x = (
+        f"{layout.zoom * same_field(old, new)[0]:.1f}".removesuffix(".0")
+        for old, new in zip(layout.before, after, strict=True)
+    )
+    if x == y:
+        return "1:1" if x == "1" else f"magnified {x}×"
+    return f"magnified {x}× across, {y}× down"
+
+
+def _note(old: View, new: View, reach: tuple[float, float]) -> str:
+    """Which values are black and white, unless that goes without saying."""
+    if old.spec.dtype == new.spec.dtype == "uint8":
+        return ""
+    black, white = (f"{value:.0f}" if value % 1 == 0 else f"{value:.3g}" for value in reach)
+    return f"black is {black}, white is {white}"
+
+
+def _label(page: PIL.Image.Image, left: int, top: int, name: str, text: str) -> None:
+    """A picture's name and what is to know about it, above it."""
+    end = _write(page, left, top - 14, name, 22, INK)
+    _write(page, end + 14, top - 14, text, 18, FAINT)
+
+
+def _show(page: PIL.Image.Image, left: int, top: int, pixels: Pixels, edge: str) -> None:
+    """A picture with a thin edge around it."""
+    import PIL.Image
+    import PIL.ImageDraw
+
+    height, width = pixels.shape[:2]
+    page.paste(PIL.Image.fromarray(pixels), (left, top))
+    box = (left - 2, top - 2, left + width + 1, top + height + 1)
+    PIL.ImageDraw.Draw(page).rectangle(box, outline=edge, width=2)
+
+
+def _outline(
+    page: PIL.Image.Image, left: int, top: int, layout: Layout, place: tuple[int, int]
+) -> None:
+    """Where the detail lies in the whole picture; nothing where it is all of it."""
+    import PIL.ImageDraw
+
+    ends: list[tuple[int, int]] = []
+    for start, field, size, length in zip(
+        place, layout.field, layout.before, layout.whole, strict=True
+    ):
+        first, last = (round(at * length / size) for at in (start, min(size, start + field)))
+        ends.append((first, max(first, last - 1)))
+    (y0, y1), (x0, x1) = ends
+    if (y1 - y0 + 1, x1 - x0 + 1) == layout.whole:
+        return
+    draw = PIL.ImageDraw.Draw(page)
+    for grow, color, width in ((3, PAPER, 4), (2, WARM, 2)):
+        box = (left + x0 - grow, top + y0 - grow, left + x1 + grow, top + y1 + grow)
+        draw.rectangle(box, outline=color, width=width)
+
+
+def _write(page: PIL.Image.Image, left: int, base: int, text: str, size: int, color: str) -> int:
+    """Write a line with its feet at `base`; returns where it ends.
+
+    Pillow's own font has no ×: it is a + that is turned.
+    """
+    import PIL.Image
+    import PIL.ImageDraw
+
+    font = _font(size)
+    draw = PIL.ImageDraw.Draw(page)
+    for number, piece in enumerate(text.split("×")):
+        if number:
+            sign = PIL.Image.new("L", (size, size))
+            PIL.ImageDraw.Draw(sign).text((size / 2, size / 2), "+", 255, font, "mm")
+            sign = sign.rotate(45, PIL.Image.Resampling.BICUBIC)
+            place = left + _length("+", size) // 2 - size // 2, base - size * 6 // 7
+            page.paste(color, (*place, place[0] + size, place[1] + size), sign)
+            left += _length("+", size)
+        draw.text((left, base), piece, color, font, "ls")
+        left += _length(piece, size)
+    return left
+
+
+def _wrapped(text: str, size: int, width: int, most: int = 4) -> list[str]:
+    """A text in lines, broken behind a blank or a comma where there is one."""
+    lines: list[str] = []
+    rest = " ".join(text.split())
+    while rest and len(lines) < most:
+        count = len(rest)
+        while count > 1 and _length(rest[:count], size) > width:
+            count -= 1
+        if count < len(rest):
+            cut = max(rest.rfind(mark, 0, count) for mark in " ,;") + 1
+            count = cut or count
+        lines.append(rest[:count].strip())
+        rest = rest[count:].strip()
+    if rest:
+        lines[-1] = lines[-1][:-1] + "…"
+    return lines
+
+
+def _length(text: str, size: int) -> int:
+    return ceil(_font(size).getlength(text))
+
+
+@cache
+def _font(size: int) -> PIL.ImageFont.FreeTypeFont:
+    import PIL.ImageFont
+
+    font = PIL.ImageFont.load_default(size)
+    assert isinstance(font, PIL.ImageFont.FreeTypeFont)
+    return font
+
+
+def _make_folder(path: Path) -> None:
+    """The folder that the picture will lie in."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+        raise ImageError(path, f"cannot be written: {reason}") from error

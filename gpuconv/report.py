@@ -151,7 +151,6 @@ class Run:
         self._pipeline = pipeline
         self._total = total
         self._start = time.perf_counter()
-        self._threads: dict[int, int] = {}
 
     @property
     def failures(self) -> list[Outcome]:
@@ -162,6 +161,9 @@ class Run:
         """The report."""
         counts = Counter(outcome.status for outcome in self.outcomes)
         seconds = time.perf_counter() - self._start
+        stages: Counter[str] = Counter()
+        for outcome in self.outcomes:
+            stages.update(outcome.stages)
         megapixels = sum(outcome.pixels for outcome in self.outcomes) / 1e6
         return {
             "counts": {
@@ -176,29 +178,34 @@ class Run:
             "megapixels_per_second": round(megapixels / seconds, 3) if seconds else 0.0,
             "backend": self._backend,
             "pipeline": self._pipeline,
-            "files": [self._file(outcome) for outcome in self.outcomes],
+            "stages": {stage: round(spent, 6) for stage, spent in stages.items()},
+            "files": [
+                {
+                    "input": str(outcome.item.input),
+                    "output": str(outcome.item.output),
+                    "status": outcome.status,
+                    "reason": outcome.reason or None,
+                    "seconds": round(outcome.seconds, 6),
+                }
+                for outcome in self.outcomes
+            ],
+            "timeline": self._timeline(),
         }
 
-    def _file(self, outcome: Outcome) -> dict[str, Any]:
-        """One file; `spans` are [stage, thread, start, stop], seconds since the run began."""
-        spans = [
+    def _timeline(self) -> list[list[Any]]:
+        """[number of the file, stage, thread, start, stop], in seconds since the run began."""
+        threads: dict[int, int] = {}
+        return [
             [
+                number,
                 span.stage,
-                self._threads.setdefault(span.thread, len(self._threads)),
+                threads.setdefault(span.thread, len(threads)),
                 round(span.start - self._start, 6),
                 round(span.stop - self._start, 6),
             ]
+            for number, outcome in enumerate(self.outcomes)
             for span in outcome.spans
         ]
-        return {
-            "input": str(outcome.item.input),
-            "output": str(outcome.item.output),
-            "status": outcome.status,
-            "reason": outcome.reason or None,
-            "seconds": round(outcome.seconds, 6),
-            "stages": {stage: round(seconds, 6) for stage, seconds in outcome.stages.items()},
-            "spans": spans,
-        }
 
     def write(self, path: Path) -> None:
         """The report as a JSON file, whole or not at all; makes its folder."""

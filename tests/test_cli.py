@@ -16,7 +16,7 @@ import PIL.Image
 import pytest
 
 import gpuconv
-from gpuconv import cli, filters, jobs
+from gpuconv import cli, filters
 from gpuconv.explain import EXAMPLE_IMAGE, built_in_example, explain
 from gpuconv.image_io import Image, Page, read_image, write_image
 from gpuconv.journal import NAME as JOURNAL
@@ -194,7 +194,7 @@ def test_filter_one_bad_image_costs_that_image_alone(
     reasons = {Path(f["input"]).name: f["reason"] for f in told["files"] if f["reason"]}
     assert reasons == {
         "b.tif": "cannot be written: Is a directory",
-        "broken.jpg": "cannot be decoded: not a PNG, JPEG, WebP or TIFF image",
+        "broken.jpg": "cannot be decoded: not a PNG, JPEG, WebP, TIFF or NPY image",
         "loop.png": "cannot be read: Too many levels of symbolic links",
         "pipe.png": "cannot be read: not a regular file",
     }
@@ -291,7 +291,6 @@ def test_filter_resume_redoes_what_an_overwriting_run_had_not_reached(tmp_path: 
     journal = Journal(out)  # as a run of `sobel --overwrite` leaves it, killed after a.png
     journal.begin([out / "a.png", out / "b.png"], pipeline.fingerprint)
     save(out / "a.png", filters.sobel(noise(9, 9)))
-    journal.finish(out / "a.png")
     with (out / JOURNAL).open("ab") as file:
         file.write(b'{"output": "b.p')
     assert run("filter", tmp_path / "in", "-o", out, "--resume", "--op", "sobel") == 0
@@ -364,7 +363,9 @@ def test_filter_report_adds_up(photos: Path, tmp_path: Path) -> None:
         "megapixels_per_second",
         "backend",
         "pipeline",
+        "stages",
         "files",
+        "timeline",
     }
     assert told["backend"] == "numpy"
     assert told["pipeline"] == "gaussian_blur:sigma=1.5"
@@ -373,6 +374,13 @@ def test_filter_report_adds_up(photos: Path, tmp_path: Path) -> None:
     assert [set(f) for f in told["files"]] == [
         {"input", "output", "status", "reason", "seconds"}
     ] * 2
+    assert set(told["stages"]) == {"decode", "compute", "encode"}
+    assert sum(told["stages"].values()) == pytest.approx(sum(f["seconds"] for f in told["files"]))
+    for number, stage, thread, start, stop in told["timeline"]:
+        assert number in (0, 1)
+        assert stage in told["stages"]
+        assert thread >= 0
+        assert 0 < start < stop < told["seconds"]
     assert told["files"][0]["input"] == str(photos / "a.png")
     assert told["files"][0]["output"] == str(tmp_path / "out" / "a.png")
 
@@ -442,29 +450,6 @@ def test_filter_results_come_in_order_whatever_the_jobs(
     assert [line.split()[1][-5:] for line in lines] == [f"{i}.png" for i in range(len(sizes))]
 
 
-def test_run_tasks_looks_only_so_far_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for i in range(12):
-        save(tmp_path / "in" / f"{i:02}.png", noise(4, 4))
-    begun: list[str] = []
-    read = jobs.read_image
-
-    def counted(path: Path) -> Image:
-        begun.append(path.name)
-        return read(path)
-
-    monkeypatch.setattr(jobs, "read_image", counted)
-    ahead = []
-
-    def watch(pixels: Pixels) -> Pixels:
-        ahead.append(len(begun) - len(ahead))
-        return pixels
-
-    tasks = jobs.plan_tasks([str(tmp_path / "in")], tmp_path / "out")
-    outcomes = jobs.run_tasks(tasks, Pipeline(watch), jobs=2)
-    assert [o.status for o in outcomes] == ["done"] * 12
-    assert max(ahead) <= 4  # the one in hand, two decoding, one waiting
-
-
 USAGE = {
     "": "Usage: gpuconv",
     "filtre": "No such command 'filtre'",
@@ -476,11 +461,11 @@ USAGE = {
     "lists (did you mean sobel?), got 'sobell' (see gpuconv filter --help)",
     "filter {in} -o {out} --op sobel --op erode:size=0": "--op erode:size=0: size must be at least "
     "1, got 0 (see gpuconv filter --help)",
-    "filter {in} -o {out} --op sobel --resum": "No such option '--resum'. Did you mean",
+    "filter {in} -o {out} --op sobel --resum": "No such option '--resum'.",
     "filter {in} -o {out} --op sobel --resume --overwrite": "--resume and --overwrite exclude each "
     "other; drop one (see gpuconv filter --help)",
     "filter {in} -o {out} --op sobel --format gif": "--format must be one of png, jpg, jpeg, jpe, "
-    "jfif, webp, tif, tiff, got gif (see gpuconv filter --help)",
+    "jfif, webp, tif, tiff, npy, zarr, got gif (see gpuconv filter --help)",
     "filter {in} -o {out} --op sobel --jobs 0": "Invalid value for '--jobs': 0 is not in the range",
     "filter {in} -o {out} --op sobel --backend gpu": "Invalid value for '--backend': 'gpu' is not",
     "filter {in} -o {out} --op sobel --report {in}": "--report must name a file in a writeable ",

@@ -72,6 +72,7 @@ ROOMS = [
     ["journal", "stream"],
     ["crew"],
     ["jobs"],
+    ["preview"],
     ["report"],
     ["explain"],
     ["demo.draw"],

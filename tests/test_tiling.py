@@ -63,9 +63,8 @@ def tiled(function, source, tile, channel_axis=None):
     def read(rows, columns):
         place = [slice(None)] * source.ndim
         place[y], place[x] = (slice(r.start, r.stop) for r in (rows, columns))
-        assert len(rows) > 0 and len(columns) > 0
-        assert 0 <= rows.start and rows.stop <= source.shape[y]
-        assert 0 <= columns.start and columns.stop <= source.shape[x]
+        for wanted, axis in ((rows, y), (columns, x)):
+            assert 0 <= wanted.start < wanted.stop <= source.shape[axis]
         return source[tuple(place)]
 
     bands = [
