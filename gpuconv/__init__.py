@@ -10,7 +10,10 @@
 CUDA kernels on GPU servers, NumPy everywhere else: the same functions, shapes and answers.
 """
 
-from gpuconv import filters, kernels, scale
+import importlib as _importlib
+import typing as _typing
+
+from gpuconv import filters, kernels
 from gpuconv._version import __version__
 from gpuconv.backends import info, use_backend
 from gpuconv.backends.numpy.threads import get_num_threads, set_num_threads
@@ -23,7 +26,7 @@ from gpuconv.conv import (
     conv_transpose2d,
     conv_transpose3d,
 )
-from gpuconv.errors import BackendUnavailableError
+from gpuconv.errors import BackendUnavailableError, NotTileableError
 from gpuconv.pipeline import Pipeline
 from gpuconv.pool import (
     adaptive_avg_pool1d,
@@ -50,10 +53,14 @@ from gpuconv.pool import (
     min_pool2d,
     min_pool3d,
 )
-from gpuconv.stream import apply_tiled, stream
+
+if _typing.TYPE_CHECKING:
+    from gpuconv import scale
+    from gpuconv.streams import apply_tiled, stream
 
 __all__ = [
     "BackendUnavailableError",
+    "NotTileableError",
     "Pipeline",
     "__version__",
     "adaptive_avg_pool1d",
@@ -96,3 +103,15 @@ __all__ = [
     "stream",
     "use_backend",
 ]
+
+_LATER = {"stream": "gpuconv.streams", "apply_tiled": "gpuconv.streams"}
+"""Imported once they are asked for: who filters an array needs no image files."""
+
+
+def __getattr__(name: str) -> _typing.Any:
+    if name == "scale":
+        return _importlib.import_module("gpuconv.scale")
+    if name not in _LATER:
+        raise AttributeError(f"module 'gpuconv' has no attribute {name!r}")
+    found = globals()[name] = getattr(_importlib.import_module(_LATER[name]), name)
+    return found

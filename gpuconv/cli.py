@@ -40,7 +40,7 @@ from gpuconv.pipeline import Pipeline, unknown_operation
 from gpuconv.preview import draw_preview
 from gpuconv.report import Run, say, teller
 from gpuconv.step_text import named_kernel, parse_matrix, parse_value
-from gpuconv.stream import default_jobs
+from gpuconv.streams import default_jobs
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 

@@ -17,3 +17,7 @@ class KernelError(RuntimeError):
 
 class DeviceMemoryError(MemoryError):
     """The device has no room for an array; the message says how much was asked for."""
+
+
+class NotTileableError(ValueError):
+    """Operations that cannot be computed by parts; the message says why."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from gpuconv.backends import Backend, Lane, resolve
 from gpuconv.backends.numpy.threads import get_num_threads, set_num_threads
-from gpuconv.errors import DeviceMemoryError
+from gpuconv.errors import DeviceMemoryError, NotTileableError
 from gpuconv.image_io import (
     format_of,
     misfit,
@@ -36,7 +36,7 @@ from gpuconv.image_io.types import (
 from gpuconv.memory import Budget, default_limit, format_bytes
 from gpuconv.pipeline import Pipeline
 from gpuconv.pool import adaptive_avg_pool2d
-from gpuconv.tiling import Chain, NotTileableError, cut, trace
+from gpuconv.tiling import Chain, cut, trace
 from gpuconv.workers import WAITING, Outcome, Stages, Stop, StoppedError, in_order
 
 PARTS_BYTES = 256 << 20

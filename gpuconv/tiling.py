@@ -20,6 +20,7 @@ import numpy as np
 from gpuconv.arrays import Array, Spec, library
 from gpuconv.backends import run, use_backend
 from gpuconv.dtypes import DType
+from gpuconv.errors import NotTileableError
 from gpuconv.plan import Plan
 from gpuconv.plan.filters import ImagePlan
 from gpuconv.plan.parts import (
@@ -40,10 +41,6 @@ TILE_BYTES = 32 << 20
 
 FARTHEST = 8
 """Rows of a tile for each row that its windows reach beyond it, where memory allows."""
-
-
-class NotTileableError(ValueError):
-    """The operations cannot be computed by parts; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ ROOMS = [
     ["image_io"],
     ["workers"],
     ["files"],
-    ["journal", "stream"],
+    ["journal", "streams"],
     ["crew"],
     ["jobs"],
     ["preview"],

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 import gpuconv
 from gpuconv import Pipeline, filters
-from gpuconv.tiling import NotTileableError, cut, trace
+from gpuconv.errors import NotTileableError
+from gpuconv.tiling import cut, trace
 
 BORDERS = ("constant", "edge", "reflect", "symmetric", "wrap")
 

@@ -15,8 +15,9 @@ from gpuconv.backends import resolve
 from gpuconv.demo.chapters import CHAPTERS
 from gpuconv.demo.photos import photograph_path
 from gpuconv.demo.sheet import contact_sheet
+from gpuconv.files import FileFilter
 from gpuconv.image_io import ImageError, replacing
-from gpuconv.jobs import plan_tasks, run_tasks
+from gpuconv.jobs import plan_tasks
 from gpuconv.pipeline import Pipeline
 from gpuconv.report import say
 
@@ -60,10 +61,10 @@ def filter_photographs(folder: Path) -> list[Path]:
     made = []
     inputs = [str(photograph_path(name)) for name in PHOTOGRAPHS]
     for name, pipeline in FILTERED.items():
-        for outcome in run_tasks(plan_tasks(inputs, folder / name), pipeline):
+        for outcome in map(FileFilter(pipeline), plan_tasks(inputs, folder / name)):
             if outcome.status != "done":
-                raise ImageError(outcome.task.output, outcome.reason)
-            made.append(outcome.task.output)
+                raise ImageError(outcome.item.output, outcome.reason)
+            made.append(outcome.item.output)
         say(f"  {folder / name}: {', '.join(PHOTOGRAPHS)} through {pipeline}")
     return made
 
