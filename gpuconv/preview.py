@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from math import ceil, floor, isqrt, sqrt
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,7 +60,7 @@ def draw_preview(
 
     caption : what was done, such as the text of a pipeline.
     path : the PNG that is written; it appears when it is whole.
-    memory_limit : bytes that a file which must be read whole may need; None as everywhere.
+    memory_limit : bytes that a file which must be read whole may need; None: `default_limit()`.
 
     Raises
     ------
@@ -70,12 +71,11 @@ def draw_preview(
     need("a preview", "image", "PIL", "tifffile", "imagecodecs")
     limit = default_limit() if memory_limit is None else memory_limit
     with open_image(before) as image, open_image(after) as result:
-        headers = image.header, result.header
-        layout = plan_layout(headers[0].pages[0], headers[1].pages[0])
-        old = _look(image, _reader(image, before, limit), layout, None)
-        new = _look(result, _reader(result, after, limit), layout, old.place)
+        layout = plan_layout(image.header.pages[0], result.header.pages[0])
+        profile = image.header.metadata.profile_for(3)
+    old = _look(before, limit, layout, None)
+    new = _look(after, limit, layout, old.place)
     page = np.asarray(_compose(caption, layout, old, new))
-    profile = headers[0].metadata.profile_for(3)
     _make_folder(path)
     write_image(path, Image((Page(page),), metadata=Metadata(icc_profile=profile)))
 
@@ -100,7 +100,7 @@ class Layout:
     @property
     def column(self) -> int:
         """Width of either column."""
-        return max(self.whole[1], self.detail[1], NARROWEST)
+        return max(self.whole[1], NARROWEST)
 
     @property
     def field(self) -> tuple[float, float]:
@@ -120,7 +120,8 @@ def plan_layout(before: PageSpec, after: PageSpec) -> Layout:
     columns = max(whole[1], NARROWEST)
     rows = max(LOWEST, columns * 9 // 16)
     zoom = min(MOST_ZOOM, ceil(3 * sqrt(rows * columns / before.pixels)))
-    zoom = max(zoom, ceil(after.height / height), ceil(after.width / width))
+    growth = max(ceil(after.height / height), ceil(after.width / width))
+    zoom = growth * ceil(zoom / growth)
     detail = min(rows, height * zoom), min(columns, width * zoom)
     return Layout((height, width), whole, detail, zoom)
 
@@ -167,17 +168,21 @@ class View:
     sample: Pixels
     place: tuple[int, int]
 
-    @property
-    def reach(self) -> tuple[float, float]:
-        """The values to show as black and white: the whole range where most of it is used."""
-        kind, bits = self.spec.dtype.kind, 8 * self.spec.dtype.itemsize
-        most = float(2**bits - 1) if kind == "u" else 1.0
-        if kind == "b" or (kind == "u" and bits == 8) or not self.sample.size:
-            return 0.0, most
-        if kind == "u":
-            black, white = float(self.sample.min()), float(self.sample.max())
-            return (black, white) if 0 < white - black < most / 16 else (0.0, most)
-        return _most_of(self.sample)
+
+def reach_of(dtype: np.dtype[Any], sample: Pixels) -> tuple[float, float]:
+    """The values to show as black and white.
+
+    8 bits: all there are. More, unsigned: all there are, or from the least to the most where those
+    lie within a sixteenth. Signed and floats: all but the outermost half percent at both ends.
+    """
+    if dtype.kind != "u":
+        return _most_of(sample) if sample.size else (0.0, 1.0)
+    most = float(np.iinfo(dtype).max)
+    if dtype.itemsize > 1 and sample.size:
+        black, white = float(sample.min()), float(sample.max())
+        if 0 < white - black < most / 16:
+            return black, white
+    return 0.0, most
 
 
 def shared_reach(before: View, after: View) -> tuple[float, float]:
@@ -185,7 +190,7 @@ def shared_reach(before: View, after: View) -> tuple[float, float]:
 
     Where a quarter of the filtered image lies beyond them (edges have a sign), they give way.
     """
-    black, white = before.reach
+    black, white = reach_of(before.spec.dtype, before.sample)
     beyond = (after.sample < black) | (after.sample > white)
     if beyond.size and beyond.mean() > 0.25:
         low, high = _most_of(after.sample)
@@ -194,14 +199,34 @@ def shared_reach(before: View, after: View) -> tuple[float, float]:
 
 
 def _most_of(sample: Pixels) -> tuple[float, float]:
+    """Where the values lie, but for half a percent at both ends."""
     low, high = (float(value) for value in np.percentile(sample, (0.5, 99.5)))
     return (low, high) if low < high else (low - 0.5, low + 0.5)
+
+
+def _look(path: Path, limit: int, layout: Layout, place: tuple[int, int] | None) -> View:
+    """Read what is shown; the detail is where it is richest, unless a place is given."""
+    with open_image(path) as image:
+        spec, read = image.header.pages[0], _reader(image, path, limit)
+        whole, sample = _reduced(spec, read, layout.whole)
+        if place is None:
+            pixels = render(whole, reach_of(spec.dtype, sample), 0)
+            place = _richest_place(pixels, layout)
+        rows, columns = (
+            source_pixels(start, count, layout.zoom, size, given)
+            for start, count, size, given in zip(
+                place, layout.detail, layout.before, (spec.height, spec.width), strict=True
+            )
+        )
+        part = _planes(read(range(rows[0], rows[-1] + 1), range(columns[0], columns[-1] + 1)))
+    detail = part[:, rows - rows[0]][:, :, columns - columns[0]]
+    return View(spec, whole, detail, sample, place)
 
 
 def _reader(image: OpenImage, path: Path, limit: int) -> Read:
     """Reads page 0 by parts, or has read all of it."""
     if image.by_parts:
-        return lambda rows, columns: image.read_part(0, rows, columns)
+        return partial(image.read_part, 0)
     if image.peak_bytes > limit:
         raise ImageError(
             path,
@@ -215,22 +240,6 @@ def _reader(image: OpenImage, path: Path, limit: int) -> Read:
         return Page(page.color[place], None if page.alpha is None else page.alpha[place])
 
     return cut
-
-
-def _look(image: OpenImage, read: Read, layout: Layout, place: tuple[int, int] | None) -> View:
-    """Read what is shown; the detail is where it is richest, unless a place is given."""
-    spec = image.header.pages[0]
-    whole, sample = _reduced(spec, read, layout.whole)
-    view = View(spec, whole, whole, sample, (0, 0))
-    if place is None:
-        place = _richest_place(render(whole, view.reach, 0), layout)
-    rows, columns = (
-        source_pixels(place[axis], layout.detail[axis], layout.zoom, layout.before[axis], size)
-        for axis, size in enumerate((spec.height, spec.width))
-    )
-    part = _planes(read(range(rows[0], rows[-1] + 1), range(columns[0], columns[-1] + 1)))
-    detail = part[:, rows - rows[0]][:, :, columns - columns[0]]
-    return View(spec, whole, detail, sample, place)
 
 
 def _reduced(spec: PageSpec, read: Read, size: Size) -> tuple[Pixels, Pixels]:
@@ -303,7 +312,7 @@ def _planes(page: Page) -> Pixels:
     """A page as a View holds it. What is not finite is transparent."""
     colors = np.moveaxis(_colors(page), 2, 0)
     planes = np.empty((len(colors) + 1, *colors.shape[1:]), np.float32)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):  # what is too large becomes infinite
         planes[:-1] = colors
     planes[-1] = 1 if page.alpha is None else _coverage(page.alpha)
     if page.alpha is not None:
@@ -318,7 +327,10 @@ def _values(page: Page, place: Any) -> Pixels:
     colors = _colors(page)[place]
     if page.alpha is not None:
         colors = colors[page.alpha[place] > 0]
-    return colors[np.isfinite(colors)]
+    with np.errstate(over="ignore"):
+        values = colors.astype(np.float32)
+    finite: Pixels = values[np.isfinite(values)]
+    return finite
 
 
 def _richest_place(pixels: Pixels, layout: Layout) -> tuple[int, int]:
@@ -339,7 +351,7 @@ def _richest_place(pixels: Pixels, layout: Layout) -> tuple[int, int]:
         offcenter.append((2 * start / max(1, free) - 1) ** 2 if free else np.zeros(1))
     (y0, x0), (y1, x1) = (np.ix_(*firsts), np.ix_(*lasts))
     mean = (sums[y1, x1] - sums[y0, x1] - sums[y1, x0] + sums[y0, x0]) / ((y1 - y0) * (x1 - x0))
-    worth = mean * (1 - 0.25 * np.add.outer(*offcenter))
+    worth = (mean + 1e-6) * (1 - 0.25 * np.add.outer(*offcenter))
     y, x = np.unravel_index(int(worth.argmax()), worth.shape)
     return int(starts[0][y]), int(starts[1][x])
 
@@ -351,7 +363,8 @@ def render(planes: Pixels, reach: tuple[float, float], check: int = CHECK) -> Pi
     """A View's pixels as (H, W, 3) uint8 over a checkerboard of `check` pixels; 0: over grey."""
     black, white = reach
     cover = planes[-1]
-    colors = (planes[:-1] - np.float32(black) * cover) * np.float32(255 / (white - black))
+    with np.errstate(over="ignore"):
+        colors = (planes[:-1] - np.float32(black) * cover) * np.float32(255 / (white - black))
     y, x = np.indices(cover.shape, sparse=True)
     board = np.float32(128) if not check else np.choose((y // check + x // check) % 2, CHECKS)
     pixels = np.clip(colors, 0, 255 * cover) + (1 - cover) * board
@@ -477,12 +490,11 @@ def _wrapped(text: str, size: int, width: int, most: int = 4) -> list[str]:
     lines: list[str] = []
     rest = " ".join(text.split())
     while rest and len(lines) < most:
-        count = len(rest)
-        while count > 1 and _length(rest[:count], size) > width:
-            count -= 1
+        counts = range(1, len(rest) + 1)
+        count = max(1, bisect_right(counts, width, key=lambda n: _length(rest[:n], size)))
         if count < len(rest):
-            cut = max(rest.rfind(mark, 0, count) for mark in " ,;") + 1
-            count = cut or count
+            blank, comma = rest.rfind(" ", 0, count), rest.rfind(",", 0, count)
+            count = blank + 1 or comma + 1 or count
         lines.append(rest[:count].strip())
         rest = rest[count:].strip()
     if rest:

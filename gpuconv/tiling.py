@@ -297,6 +297,10 @@ class _Tracer:
         """Nowhere."""
         return nullcontext()
 
+    def lane(self, device: int | None = None) -> Any:
+        """Nowhere."""
+        return nullcontext()
+
     def adopt(self, argument: str, array: Array) -> Any:
         """As it is."""
         return array
