@@ -68,6 +68,7 @@ def _opencv_options(target: Path) -> list[int]:
 
 def skimage_one(operation: str, source: Path, target: Path) -> None:
     """Floats between 0 and 1, as its own examples have it."""
+    import imageio.v3
     import skimage
 
     name, arguments = parsed(operation)
@@ -75,8 +76,11 @@ def skimage_one(operation: str, source: Path, target: Path) -> None:
         raise KeyError(name)
     image = skimage.io.imread(source)
     blurred = skimage.filters.gaussian(image, mode="mirror", channel_axis=-1, **arguments)
-    options = {"quality": QUALITY, "subsampling": 0} if target.suffix == ".jpg" else {}
-    skimage.io.imsave(target, skimage.img_as_ubyte(blurred), check_contrast=False, **options)
+    pixels = skimage.img_as_ubyte(blurred)
+    if target.suffix == ".jpg":  # imsave has no word for the quality
+        imageio.v3.imwrite(target, pixels, quality=QUALITY, subsampling=0)
+    else:
+        skimage.io.imsave(target, pixels, check_contrast=False)
 
 
 def vips_one(operation: str, source: Path, target: Path) -> None:
@@ -90,13 +94,13 @@ def vips_one(operation: str, source: Path, target: Path) -> None:
     if name == "gaussian_blur":
         sigma = arguments["sigma"]
         least = math.exp(-(((radius(sigma) + 0.5) / sigma) ** 2) / 2)
-        image = image.gaussblur(sigma, min_ampl=least)
+        image = image.gaussblur(sigma, min_ampl=max(least, 0.001))  # its bound
     else:
         side = int(arguments["size"])
         image = {"median_blur": lambda: image.median(side)}[name]()
     options: dict[str, dict[str, Any]] = {
         ".jpg": {"Q": QUALITY, "subsample_mode": "off"},
-        ".png": {"compression": 1},
+        ".png": {"compression": 1, "filter": "sub"},
         ".tif": {"compression": "deflate", "predictor": "horizontal"},
     }
     image.write_to_file(str(target), **options[target.suffix])

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,15 @@ from gpuconv.explain import built_in_example, explain
 from gpuconv.extras import MissingExtraError, need
 from gpuconv.files import FileFilter, Settings
 from gpuconv.image_io import FORMATS, ImageError, read_image, remove_leftovers
+from gpuconv.interrupts import PATIENCE_S, ignore_interrupts, leave, terminable
 from gpuconv.jobs import UsageError, choose_work, plan_tasks
 from gpuconv.journal import Journal
 from gpuconv.memory import default_limit, parse_bytes
 from gpuconv.operations import Argument, operations
 from gpuconv.pipeline import Pipeline, unknown_operation
 from gpuconv.preview import draw_preview
-from gpuconv.report import Run, say, teller
+from gpuconv.report import Run, complain, mention, say, teller
+from gpuconv.scale import ClusterError
 from gpuconv.step_text import named_kernel, parse_matrix, parse_value
 from gpuconv.streams import default_jobs
 
@@ -46,30 +47,54 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0 done, 1 some failed, 2 usage, 130 ^C."""
+    """Run the command line and return its exit status: 0 done, 1 some failed, 2 usage, 130 ^C.
+
+    Without `arguments` they are those of this process, and ^C ends it here and now.
+    """
+    own = arguments is None
     args = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = gpuconv.main(args or ["--help"], prog_name="gpuconv", standalone_mode=False)
+        with terminable():
+            status = gpuconv.main(
+                args or ["--help"], prog_name="gpuconv", standalone_mode=False, obj=own
+            )
         return status if isinstance(status, int) else OK
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else "gpuconv"
         return _complain(error.format_message(), f"{command} --help")
-    except (UsageError, BackendUnavailableError, MissingExtraError) as error:
+    except (UsageError, BackendUnavailableError, MissingExtraError, ClusterError) as error:
         return _complain(str(error))
-    except (click.Abort, KeyboardInterrupt):
-        print("gpuconv: interrupted", file=sys.stderr)
+    except OSError as error:  # of looking at what was named, as nothing is written yet
+        name = f"{error.filename}: " if error.filename else ""
+        return _complain(f"{name}{os.strerror(error.errno or 0)}")
+    except (click.Abort, KeyboardInterrupt, _Interrupted):
+        complain("interrupted")
+        if own:
+            leave(INTERRUPTED)
         return INTERRUPTED
 
 
 def _complain(message: str, help_command: str = "") -> int:
     line = " ".join(message.split()).rstrip(".")
     hint = f" (see {help_command})" if help_command else ""
-    print(f"gpuconv: {line}{hint}", file=sys.stderr)
+    complain(f"{line}{hint}")
     return USAGE
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Interrupted(Exception):
+    """^C, which click would answer with an empty line."""
+
+
+class _Commands(click.Group):
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt as error:
+            raise _Interrupted from error
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gpuconv")
 def gpuconv() -> None:
     """Convolution and pooling for images, on a GPU or on any machine.
@@ -132,7 +157,9 @@ def gpuconv() -> None:
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Use N processes (Dask).")
 @click.option("--scheduler", metavar="ADDRESS", help="Use a Dask cluster, such as tcp://host:8786.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell nothing but failures.")
+@click.pass_obj
 def filter_command(
+    own_process: bool,
     inputs: tuple[str, ...],
     out: str,
     ops: tuple[str, ...],
@@ -174,7 +201,9 @@ def filter_command(
         raise click.UsageError("--resume and --overwrite exclude each other; drop one")
     pipeline = _pipeline(ops)
     limit = _memory_limit(memory_limit)
-    crew = _crew(pipeline, backend, device, jobs, limit, tile, workers, scheduler)
+    crew = _crew(
+        pipeline, backend, device, jobs, limit, tile, workers, scheduler, hasty=own_process
+    )
     tasks = plan_tasks(inputs, Path(out), recursive=recursive, suffix=_suffix(extension))
     into_file = len(tasks) == 1 and tasks[0].output == Path(out)
     folder = Path(out).parent if into_file else Path(out)
@@ -186,50 +215,41 @@ def filter_command(
     target = _side_file("--report", report, images)
     picture = _side_file("--preview", preview, images)
     outputs = [task.output for task in work if not task.refused]
-    for place in {output.parent for output in outputs}:
+    places = {output.parent for output in outputs} | {folder}
+    for place in places | {side.parent for side in (target, picture) if side is not None}:
         remove_leftovers(place)
-    if journal is not None:
-        _begin(journal, outputs, pipeline)
     run = Run(crew.name, str(pipeline), skipped, len(tasks))
-    interrupted = False
-    with teller(len(work), quiet=quiet) as shown, _terminable():
-        try:
-            with closing(crew.outcomes(work)) as outcomes:
+    begun, ended = False, ""
+    try:
+        with crew if work else nullcontext():
+            if journal is not None:
+                _begin(journal, outputs, pipeline)
+            begun = True
+            with teller(len(work), quiet=quiet) as shown, closing(crew.outcomes(work)) as outcomes:
                 for outcome in outcomes:
                     run.outcomes.append(outcome)
                     shown.tell(outcome)
-        except KeyboardInterrupt:
-            interrupted = True
+    except (KeyboardInterrupt, ClusterError) as error:
+        if not begun:
+            raise
+        ended = str(error) or "interrupted"
+        run.outcomes = [*skipped, *crew.finished]
+    if ended and own_process:
+        ignore_interrupts()
     if not quiet:
-        say(run.summary())
+        mention(run.summary())
     for failure in run.failures:
-        print(f"gpuconv: failed: {failure.item.input}: {failure.reason}", file=sys.stderr)
+        complain(f"failed: {failure.item.input}: {failure.reason}")
     written = target is None or _written(run.write, target)
-    if picture is not None and not interrupted:
+    if ended:
+        complain(ended if into_file else f"{ended}; --resume goes on from here")
+    elif picture is not None:
         written &= _draw_preview(run, pipeline, picture, limit)
-    if interrupted:
-        hint = "" if into_file else "; --resume goes on from here"
-        print(f"gpuconv: interrupted{hint}", file=sys.stderr)
+    if ended == "interrupted":
+        if own_process:
+            leave(INTERRUPTED, places)
         return INTERRUPTED
-    return FAILED if run.failures or not written else OK
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
-
-    def interrupt(number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        before = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    return FAILED if run.failures or ended or not written else OK
 
 
 def _crew(
@@ -241,18 +261,23 @@ def _crew(
     tile: int | None,
     workers: int | None,
     scheduler: str | None,
+    *,
+    hasty: bool,
 ) -> Crew:
     """Who filters; refused now if it could not."""
     if workers is None and scheduler is None:
         engine = _backend(backend)
         if device is not None:
+            if engine.name != "cuda":
+                raise click.UsageError(f"--device is for the cuda backend, not {engine.name}")
             try:
                 with engine.lane(device):
                     pass
             except ValueError as error:
                 raise click.UsageError(f"--{error}") from error
         one = FileFilter(pipeline, backend=engine, device=device, memory_limit=limit, tile=tile)
-        return Threads(one, default_jobs() if jobs is None else jobs)
+        patience_s = PATIENCE_S if hasty else None
+        return Threads(one, default_jobs() if jobs is None else jobs, patience_s)
     if workers is not None and scheduler is not None:
         raise click.UsageError("--workers and --scheduler exclude each other; drop one")
     if device is not None:
@@ -262,8 +287,9 @@ def _crew(
     if workers is not None:
         threads = max(1, get_num_threads() // workers)
         limit = (default_limit() if limit is None else limit) // workers
-        _backend(backend)
-    return Cluster(Settings(pipeline, backend, limit, tile, threads), workers, scheduler, jobs)
+        backend = _backend(backend).name
+    settings = Settings(pipeline, backend, limit, tile, threads)
+    return Cluster(settings, workers, scheduler, jobs, hasty=hasty)
 
 
 def _memory_limit(text: str | None) -> int | None:
@@ -279,12 +305,12 @@ def _draw_preview(run: Run, pipeline: Pipeline, path: Path, limit: int | None) -
     """Draw the first image that was filtered, if there is one."""
     first = next((o.item for o in run.outcomes if o.status in ("done", "skipped")), None)
     if first is None:
-        print("gpuconv: no preview: no image was filtered", file=sys.stderr)
+        complain("no preview: no image was filtered")
         return True
     try:
         draw_preview(first.input, first.output, str(pipeline), path, memory_limit=limit)
     except ImageError as error:
-        print(f"gpuconv: no preview: {error}", file=sys.stderr)
+        complain(f"no preview: {error}")
         return False
     return True
 
@@ -294,7 +320,7 @@ def _written(write: Callable[[Path], None], path: Path) -> bool:
         write(path)
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        print(f"gpuconv: failed: the report {path} cannot be written: {reason}", file=sys.stderr)
+        complain(f"failed: the report {path} cannot be written: {reason}")
         return False
     return True
 
@@ -448,7 +474,7 @@ def explain_command(
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     except ImageError as error:
-        print(f"gpuconv: {error}", file=sys.stderr)
+        complain(str(error))
         return FAILED
     return OK
 
@@ -469,6 +495,6 @@ def demo_command(out: str) -> int:
     try:
         run_demo(out)
     except ImageError as error:
-        print(f"gpuconv: {error}", file=sys.stderr)
+        complain(str(error))
         return FAILED
     return OK

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+import pickle
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from logging import CRITICAL
+from operator import length_hint
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -28,6 +33,13 @@ CONNECT_SECONDS = 10
 DEATHS = 1
 """Workers that may die while they have an item; when one more does, the item is a suspect."""
 
+TASKS_PER_S = 100
+MOST_TOGETHER = 64
+"""Tasks that a client takes back in a second without hurry, and the most items that are one."""
+
+IGNORE_INTERRUPTS = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)"
+"""Run by workers as they start: Ctrl-C reaches all processes, and the first one ends the others."""
+
 
 class ClusterError(ConnectionError):
     """There is no cluster to work on; the message says why and what to do."""
@@ -41,7 +53,8 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
     ----------
     address : of a scheduler, such as tcp://10.0.0.5:8786.
     workers : without an address, processes to start, of one thread each. With dask-cuda and a
-        usable device they are one a GPU, at most. None: one a GPU, else one a processor.
+        usable device they are one a GPU, at most, and share all processors: while a thread's image
+        is on the GPU, others decode and encode. None: one a GPU, else one a processor.
 
     Raises
     ------
@@ -64,16 +77,31 @@ def cluster(address: str | None = None, workers: int | None = None) -> Iterator[
 
 @contextmanager
 def _connected(address: str) -> Iterator[Client]:
-    try:
-        client = _client(address, timeout=CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError) as error:
-        told = " ".join(str(error).split()) if isinstance(error, ValueError) else ""
-        raise ClusterError(
-            f"no Dask scheduler answers at {address}{told and f' ({told})'}; "
-            "start one with: dask scheduler"
-        ) from error
-    with client:
-        yield client
+    import asyncio
+
+    with import_module("distributed.utils").silence_logging_cmgr(CRITICAL):
+        try:
+            with ThreadPoolExecutor(1) as threads:  # where no other event loop can be running
+                threads.submit(asyncio.run, _greet(address)).result()
+            client = _client(address, timeout=CONNECT_SECONDS)
+        except (OSError, ValueError) as error:
+            told = f" ({error})" if isinstance(error, ValueError) else ""
+            raise ClusterError(
+                f"no Dask scheduler answers at {address}{told}; start one with: dask scheduler"
+            ) from error
+        with client:
+            yield client
+
+
+async def _greet(address: str) -> None:
+    """Connect and leave: a client would wait for ever for a listener that is no scheduler."""
+    import asyncio
+
+    secure = import_module("distributed").Security().get_connection_args("client")
+    connect = import_module("distributed.comm").connect
+    async with asyncio.timeout(CONNECT_SECONDS):
+        connection = await connect(address, timeout=CONNECT_SECONDS, **secure)
+    await connection.close()
 
 
 def _client(cluster: Any, **options: Any) -> Any:
@@ -87,14 +115,17 @@ def _local(workers: int | None) -> Any:
         "n_workers": workers or most,
         "threads_per_worker": 1,
         "memory_limit": None,  # gpuconv keeps to a limit of its own
+        "scheduler_kwargs": {"dashboard": False, "dashboard_address": "127.0.0.1:0"},
         "dashboard_address": None,
         "silence_logs": CRITICAL,
+        "preload": [IGNORE_INTERRUPTS],
     }
     kind = import_module("distributed").LocalCluster
     devices = len(info()["backends"][0]["devices"])
     if devices and find_spec("dask_cuda"):
         kind = import_module("dask_cuda").LocalCUDACluster
-        options["n_workers"] = min(devices, workers or devices)
+        options["n_workers"] = count = min(devices, workers or devices)
+        options["threads_per_worker"] = max(1, most // count)  # to decode and encode meanwhile
         options["device_memory_limit"] = None
     else:
         threads = max(1, most // options["n_workers"])
@@ -120,7 +151,8 @@ def run_on(
     Parameters
     ----------
     function, items, results : small, and can be pickled.
-    ahead : items that are submitted for each thread of the workers; the others are not asked for.
+    ahead : tasks that are submitted for each thread of the workers; a task is one item, or several
+        if they would come back too quickly for one client. Other items are not asked for.
     patience_s : how long there may be no worker at all.
 
     Returns
@@ -137,6 +169,36 @@ def run_on(
     return _Run(client, function, items, ahead, patience_s).results()
 
 
+@dataclass(frozen=True, slots=True)
+class _Several:
+    """A task: the function on some items, one after the other."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, items: Sequence[Any]) -> tuple[float, list[Any]]:
+        start = time.perf_counter()
+        results = [self._one(item) for item in items]
+        return (time.perf_counter() - start) / len(items), results
+
+    def _one(self, item: Any) -> Any:
+        try:
+            return self.function(item)
+        except Exception as error:
+            try:
+                pickle.loads(pickle.dumps(error))
+            except Exception:  # some exceptions cannot travel
+                return RuntimeError(f"{type(error).__name__}: {error}")
+            return error
+
+
+@dataclass(slots=True)
+class _Task:
+    """Items that were submitted together, by number."""
+
+    future: Any
+    items: list[tuple[int, Any]]
+
+
 class _Run:
     """Items on their way through a cluster."""
 
@@ -149,17 +211,19 @@ class _Run:
         patience_s: float,
     ) -> None:
         self._client = client
-        self._function = function
+        self._function = _Several(function)
         self._coming = enumerate(items)
+        self._left = length_hint(items, -1)
         self._ahead = ahead
         self._patience_s = patience_s
         self._suspects: deque[tuple[int, Any]] = deque()
         self._alone = False
-        self._flying: dict[str, tuple[Any, int, Any]] = {}
+        self._flying: dict[str, _Task] = {}
         self._done: SimpleQueue[str] = SimpleQueue()
         self._slots = 0
         self._asked = float("-inf")
         self._seen = time.monotonic()
+        self._item_s: float | None = None
 
     def results(self) -> Iterator[tuple[int, Any]]:
         """(number, result) of each item as it is done; who leaves cancels what is under way."""
@@ -173,12 +237,10 @@ class _Run:
                     key = self._done.get(timeout=1 if self._flying else 0.2)
                 except Empty:
                     continue
-                found = self._settled(key)
-                if found is not None:
-                    yield found
+                yield from self._settled(key)
         finally:
             if self._flying and self._client.status == "running":
-                self._client.cancel([future for future, *_ in self._flying.values()], force=True)
+                self._client.cancel([task.future for task in self._flying.values()], force=True)
 
     def _count_slots(self) -> None:
         """Ask, once a second at most, how many threads all workers have."""
@@ -186,7 +248,7 @@ class _Run:
         if now - self._asked < min(1, self._patience_s):
             return
         if self._client.status == "closed":
-            raise ClusterError(f"the Dask scheduler at {self._address()} is gone; start it again")
+            raise self._gone()
         self._asked = now
         try:
             self._slots = sum(self._client.nthreads().values())
@@ -200,48 +262,59 @@ class _Run:
                 f"start some with: dask worker {self._address()}"
             )
 
+    def _gone(self) -> ClusterError:
+        return ClusterError(f"the Dask scheduler at {self._address()} is gone; start it again")
+
     def _address(self) -> str:
         return str(self._client.scheduler.addr if self._client.scheduler else "its address")
 
     def _submit(self) -> None:
         while len(self._flying) < self._ahead * self._slots and not self._alone:
-            pair = next(self._coming, None)
-            if pair is not None:
-                self._start(*pair)
-            elif not self._flying and self._suspects:
+            items = list(itertools.islice(self._coming, self._together()))
+            self._left = max(-1, self._left - len(items))
+            if not items and not self._flying and self._suspects:
                 self._alone = True
-                self._start(*self._suspects.popleft())
-            else:
+                items = [self._suspects.popleft()]
+            if not items:
                 return
+            future = self._client.submit(self._function, [item for _, item in items], pure=False)
+            self._flying[future.key] = _Task(future, items)
+            self._watch(future)
 
-    def _start(self, number: int, item: Any) -> None:
-        future = self._client.submit(self._function, item, pure=False)
-        self._flying[future.key] = future, number, item
-        self._watch(future)
+    def _together(self) -> int:
+        """Items of a task, so that no more tasks a second come back than one client can take."""
+        if self._item_s is None:
+            return 1
+        wanted = round(self._slots / (TASKS_PER_S * max(self._item_s, 1e-6)))
+        if self._left >= 0:  # nobody waits for others at the end
+            wanted = min(wanted, self._left // (self._ahead * self._slots))
+        return max(1, min(MOST_TOGETHER, wanted))
 
     def _watch(self, future: Any) -> None:
         key = future.key
         future.add_done_callback(lambda _: self._done.put(key))
 
-    def _settled(self, key: str) -> tuple[int, Any] | None:
-        """An item's number and what became of it; None where that is not the last word."""
-        future, number, item = self._flying[key]
-        result: Any
+    def _settled(self, key: str) -> list[tuple[int, Any]]:
+        """A task's items by number, with what became of them, where that is the last word."""
+        task = self._flying[key]
+        numbers = [number for number, _ in task.items]
+        failed: Any = None
         try:
-            result = future.result(timeout=5)
+            item_s, results = task.future.result(timeout=5)
         except Exception as error:
-            if future.status in ("cancelled", "lost"):
-                raise ClusterError(
-                    f"the Dask scheduler at {self._address()} is gone; start it again"
-                ) from error
-            if future.status != "error":  # its worker died before it handed the result over
-                self._watch(future)
-                return None
-            result = error
+            if task.future.status in ("cancelled", "lost"):
+                raise self._gone() from error
+            if task.future.status != "error":  # its worker died before it handed the result over
+                self._watch(task.future)
+                return []
+            failed = error
         del self._flying[key]
+        alone, self._alone = self._alone, False
+        if failed is None:
+            self._item_s = item_s if self._item_s is None else (3 * self._item_s + item_s) / 4
+            return list(zip(numbers, results, strict=True))
         killed: Any = import_module("distributed").KilledWorker
-        if isinstance(result, killed) and not self._alone:
-            self._suspects.append((number, item))
-            return None
-        self._alone = False
-        return number, result
+        if isinstance(failed, killed) and not alone:
+            self._suspects.extend(task.items)
+            return []
+        return [(number, failed) for number in numbers]

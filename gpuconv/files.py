@@ -46,6 +46,10 @@ MOST_THREADS = 8
 """Threads that work on one image's parts."""
 
 
+INTERRUPTED = "interrupted"
+"""The reason of what was stopped."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """One image file to filter. `refused` is the reason where that cannot even be tried."""
@@ -108,7 +112,7 @@ class FileFilter:
         except ImageError as error:
             return Outcome(task, "failed", error.reason, spans=stages.spans)
         except StoppedError:
-            return Outcome(task, "failed", "interrupted", spans=stages.spans)
+            return Outcome(task, "failed", INTERRUPTED, spans=stages.spans)
         except Exception as error:  # whatever this image provokes, the others go on
             reason = f"cannot be filtered: {told(error)}"
             return Outcome(task, "failed", reason, spans=stages.spans)
@@ -132,6 +136,7 @@ class FileFilter:
             else:
                 self.check_fits(task.input, cost, reason)
                 with self.budget.hold(cost):
+                    self.stop.check()
                     self._whole(task, source, stages)
         return header.pixels
 

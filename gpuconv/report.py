@@ -8,9 +8,10 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 from gpuconv.image_io import replacing
 from gpuconv.workers import Outcome
@@ -21,15 +22,39 @@ if TYPE_CHECKING:
 
 
 def say(text: str) -> None:
-    """Print a line on stdout; nothing more once nobody reads it (`gpuconv ops | head`)."""
+    """Print on stdout; nothing more once nobody reads it (`gpuconv ops | head`)."""
+    with suppress(BrokenPipeError):
+        _print(text, sys.stdout)
+
+
+def mention(text: str) -> None:
+    """Print a line on stdout if that can be done."""
+    with suppress(OSError):
+        _print(_one_line(text), sys.stdout)
+
+
+def complain(text: str) -> None:
+    """Print a line on stderr if that can be done."""
+    with suppress(OSError):
+        _print(_one_line(f"gpuconv: {text}"), sys.stderr)
+
+
+def _one_line(text: str) -> str:
+    """Names of files may hold line ends, codes that steer terminals, and bytes that are no text."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def _print(text: str, file: TextIO | None) -> None:
+    if file is None:  # it was closed before this process began
+        return
     try:
-        print(text, flush=True)
-    except UnicodeEncodeError:  # a file name that is no text in this terminal's encoding
-        print(ascii(text)[1:-1], flush=True)
-    except BrokenPipeError:
+        file.write(text.encode(file.encoding, "backslashreplace").decode(file.encoding) + "\n")
+        file.flush()
+    except OSError:  # nobody reads it, or the disk is full: what is written later is lost, too
         nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
+        os.dup2(nowhere, file.fileno())
         os.close(nowhere)
+        raise
 
 
 class Teller(Protocol):
@@ -52,7 +77,8 @@ def teller(total: int, *, quiet: bool) -> Teller:
     """A progress bar on a terminal, plain lines elsewhere, nothing if `quiet`."""
     if quiet:
         return Silence()
-    return Bar(total) if sys.stderr.isatty() else Lines(total)
+    terminal = sys.stderr is not None and sys.stderr.isatty()
+    return Bar(total) if terminal else Lines(total)
 
 
 class Silence:
@@ -81,9 +107,9 @@ class Lines(Silence):
         total = str(self._total)
         place = f"[{str(self._count).rjust(len(total))}/{total}] {outcome.item.input}"
         if outcome.status == "done":
-            say(f"{place} -> {outcome.item.output}  {outcome.seconds:.2f} s")
+            mention(f"{place} -> {outcome.item.output}  {outcome.seconds:.2f} s")
         else:
-            say(f"{place}  {outcome.status.upper()}")
+            mention(f"{place}  {outcome.status.upper()}")
 
 
 class Bar:

@@ -15,11 +15,13 @@ import itertools
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from math import ceil, isnan, prod
 from typing import TYPE_CHECKING, Any
 
 from gpuconv.arrays import Array
+from gpuconv.backends import use_backend
 from gpuconv.clusters import ClusterError, cluster, run_on
 from gpuconv.extras import need
 from gpuconv.pipeline import Pipeline
@@ -50,7 +52,8 @@ def map(
     pipeline : a Pipeline, the text of a step, or a function that passes an array through any of
         gpuconv's filters, convolutions (2-D) and pools.
     array : (..., H, W), or (..., H, W, C) with channel_axis=-1; chunks of any sizes, which are
-        NumPy or CuPy arrays. A convolution's channels, and C, become one chunk.
+        NumPy or CuPy arrays. A convolution's channels, and C, become one chunk. On a cluster,
+        chunks of some 16 megapixels keep Dask's own work small.
     chunks : of the result, as `rechunk` takes them; None leaves them where the array's are.
     backend : that of the workers.
 
@@ -75,7 +78,8 @@ def map(
             "call its compute_chunk_sizes() first"
         )
     function = pipeline if callable(pipeline) else Pipeline(pipeline)
-    batches = _Batches.of(function, array, channel_axis)
+    with use_backend(backend):  # nothing is computed yet
+        batches = _Batches(function, array, channel_axis)
     sizes = _result_chunks(batches, array, chunks)
     return _mapped(batches, array, sizes, backend, (function, channel_axis))
 
@@ -104,46 +108,31 @@ class _Batches:
     """Which axes of a batch can be computed apart, and the chain for a part of it.
 
     chain : that of the whole array. axes : of the array, all but the spatial ones. free : those
-    of them that no operation mixes.
+    of them whose images are independent.
     """
 
-    def __init__(self, chain: Chain, free: Sequence[int], make: Callable[..., Chain]) -> None:
-        self.chain = chain
-        self.axes = _others(len(chain.input.shape), chain)
-        self.free = tuple(free)
-        self._make = make
+    def __init__(self, function: Callable[..., Any], array: Any, channel_axis: int | None) -> None:
+        self._make = partial(trace, function, dtype=array.dtype, channel_axis=channel_axis)
+        self.chain: Chain = self._make(array.shape)
+        self.axes = _others(array.ndim, self.chain)
+        self.free = _free_axes(self.chain)
+        if not self._can_be_split():
+            self.free = ()
 
-    @classmethod
-    def of(cls, function: Callable[..., Any], array: Any, channel_axis: int | None) -> _Batches:
-        """Told by the plans: each knows how many images it takes."""
-
-        def make(shape: Sequence[int]) -> Chain:
-            return trace(function, shape, array.dtype, channel_axis=channel_axis)
-
-        chain = make(array.shape)
-        found = cls(chain, _free_axes(chain), make)
+    def _can_be_split(self) -> bool:
+        """Whether the function does with one image what it does with all of them."""
         try:
-            for shape in {found.block_shape(s) for s in itertools.product(*found._sizes(array))}:
-                if _images(make(shape), found.free) != _images(chain, found.free):
-                    return cls(chain, (), make)
+            one = self.block([1] * len(self.free))
         except (ValueError, TypeError):  # it insists on the shape of the whole
-            return cls(chain, (), make)
-        return found
-
-    def _sizes(self, array: Any) -> list[set[int]]:
-        return [set(array.chunks[axis]) for axis in self.free]
-
-    def block_shape(self, sizes: Sequence[int]) -> tuple[int, ...]:
-        """The array's shape, were its free axes of these sizes."""
-        shape = list(self.chain.input.shape)
-        for axis, size in zip(self.free, sizes, strict=True):
-            shape[axis] = size
-        return tuple(shape)
+            return False
+        return _images(one, self.free) == _images(self.chain, self.free)
 
     def block(self, sizes: Sequence[int]) -> Chain:
         """The chain for blocks of these sizes along the free axes."""
-        shape = self.block_shape(sizes)
-        return self.chain if shape == self.chain.input.shape else self._make(shape)
+        shape = list(self.chain.input.shape)
+        for axis, size in zip(self.free, sizes, strict=True):
+            shape[axis] = size
+        return self.chain if tuple(shape) == self.chain.input.shape else self._make(shape)
 
 
 def _others(ndim: int, chain: Chain) -> tuple[int, ...]:
@@ -217,10 +206,12 @@ def _result_chunks(batches: _Batches, array: Any, chunks: Any) -> tuple[tuple[in
     )
     for axis in set(_others(len(shape), chain)) - set(batches.free):
         if len(wanted[axis]) > 1:
-            raise ValueError(
-                f"chunks must leave axis {axis} whole, which holds channels, got {wanted[axis]}"
-            )
-    return tuple(tuple(int(n) for n in sizes) for sizes in wanted)
+            raise ValueError(f"chunks must leave axis {axis} whole, got {wanted[axis]}")
+    spatial = [axis % len(shape) for axis in chain.axes]
+    return tuple(
+        tuple(int(n) for n in sizes if n or axis not in spatial)
+        for axis, sizes in enumerate(wanted)
+    )
 
 
 def _carried(chain: Chain, axis: int, chunks: Sequence[int]) -> tuple[int, ...]:

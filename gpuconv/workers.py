@@ -13,7 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -126,27 +126,32 @@ def in_order(
     *,
     jobs: int,
     stop: Stop | None = None,
+    patience_s: float | None = None,
 ) -> Generator[tuple[T, R]]:
     """(item, work(item)) in the order of the items, worked on by `jobs` threads.
 
     At most 2 * jobs items are begun, or done and waiting for their turn: `items` is not asked for
-    more. When the caller leaves or is interrupted, what has begun is waited for; `stop` makes that
-    quick.
+    more. When the caller leaves or is interrupted, what has begun is waited for, `patience_s` at
+    most; `stop` makes that quick.
     """
     waiting: deque[tuple[T, Future[R]]] = deque()
+
+    def first() -> tuple[T, R]:
+        result = waiting[0][1].result()
+        return waiting.popleft()[0], result
+
     threads = ThreadPoolExecutor(jobs, thread_name_prefix="gpuconv-worker")
     try:
         for item in items:
             waiting.append((item, threads.submit(work, item)))
             while waiting and (len(waiting) >= 2 * jobs or waiting[0][1].done()):
-                first, future = waiting.popleft()
-                yield first, future.result()
+                yield first()
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield first()
     except BaseException:
         if stop is not None:
             stop.now()
-        threads.shutdown(wait=True, cancel_futures=True)
+        threads.shutdown(wait=patience_s is None, cancel_futures=True)
+        wait([future for _, future in waiting if not future.cancelled()], patience_s)
         raise
     threads.shutdown(wait=True)

@@ -19,8 +19,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, TypeVar
 
+import numpy as np
+
 from gpuconv.extras import MissingExtraError, need
 from gpuconv.image_io import array_axes, npy, pillow, tiff, zarr_array
+from gpuconv.image_io.parts import BAND_BYTES, cut_page
 from gpuconv.image_io.types import (
     BY_PARTS,
     FORMATS,
@@ -123,7 +126,7 @@ def write_image(path: str | os.PathLike[str], image: Image) -> None:
     """
     kind = _writable(path, image.header)
     if kind in ("NPY", "Zarr"):
-        write_parts(path, image.header, ([page] for page in image.pages))
+        write_parts(path, image.header, map(cut_page, image.pages))
         return
     with _telling(path, kind), replacing(path) as file:
         if kind == "TIFF":
@@ -191,7 +194,7 @@ def write_peak_bytes(kind: str, spec: PageSpec) -> int:
     if kind == "TIFF":
         return tiff.write_peak_bytes(spec)
     if kind in BY_PARTS:
-        return array_axes.write_peak_bytes(spec)
+        return min(spec.nbytes, 2 * BAND_BYTES if kind == "NPY" else zarr_array.WRITING_BYTES)
     return pillow.write_peak_bytes(kind, spec)
 
 
@@ -208,15 +211,20 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
         raise
 
 
-def remove_leftovers(folder: str | os.PathLike[str]) -> None:
-    """Delete what processes of this host that are no more left unfinished in a folder."""
+def remove_leftovers(folder: str | os.PathLike[str], *, mine: bool = False) -> None:
+    """Delete what processes of this host that are no more left unfinished in a folder.
+
+    mine : what this process has not finished, too.
+    """
     try:
         entries = list(os.scandir(folder))
     except OSError:
         return
     for entry in entries:
         found = re.fullmatch(r"\.gpuconv-([0-9a-f]+)-(\d+)-[0-9a-f]+\.tmp", entry.name)
-        if found and found[1] == _host() and not _is_running(int(found[2])):
+        if found is None or found[1] != _host():
+            continue
+        if not _is_running(int(found[2])) or (mine and int(found[2]) == os.getpid()):
             _remove(Path(entry.path))
 
 
@@ -263,8 +271,10 @@ class _Source:
 def _telling(path: str | os.PathLike[str], written_as: str | None = None) -> Iterator[None]:
     """Errors of decoders (of encoders where a format is written) as ImageErrors."""
     told = "decoded" if written_as is None else f"written as {written_as}"
+    hostile = np.errstate(all="ignore") if written_as is None else contextlib.nullcontext()
     try:
-        yield
+        with hostile:
+            yield
     except (ImageError, MissingExtraError):
         raise
     except OSError as error:
@@ -289,6 +299,8 @@ def _open_folder(path: str | os.PathLike[str]) -> OpenImage:
         inside = sorted(p.name for p in Path(path).iterdir() if p.is_dir())
         names = f", such as {Path(path) / inside[0]}" if inside else ""
         raise ImageError(path, f"is a Zarr group: name one of its arrays{names}")
+    if kind != "array" and (Path(path) / "zarr.json").is_file():
+        raise ImageError(path, "cannot be decoded: its zarr.json is broken")
     if kind != "array":
         raise ImageError(path, "cannot be read: Is a directory")
     return zarr_array.OpenZarr(Path(path))

@@ -71,8 +71,3 @@ def misfit(kind: str, header: Header) -> str | None:
     if spec.alpha and spec.channels == 1:
         return f"{kind} cannot hold grey pixels with alpha; write PNG or TIFF"
     return None
-
-
-def write_peak_bytes(spec: PageSpec) -> int:
-    """Memory that writing a page to an array needs besides its pixels, by estimate."""
-    return spec.alpha * spec.nbytes + min(spec.nbytes, 32 << 20)

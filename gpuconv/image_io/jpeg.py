@@ -97,6 +97,10 @@ def _open_header(file: IO[bytes]) -> tuple[JpegImageFile, int]:
             picture = JpegImageFile(file)
         except SyntaxError as error:
             raise ValueError("the JPEG header is broken") from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            raise ValueError("the file is truncated") from error
     if not picture.tile:
         raise ValueError("the file is truncated")
     return picture, file.tell()

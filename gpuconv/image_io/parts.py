@@ -137,6 +137,14 @@ def put(page: Page, part: Page, row: int, column: int) -> None:
         page.alpha[place] = part.alpha
 
 
+def cut_page(page: Page) -> Iterator[Page]:
+    """A page in memory as bands."""
+    spec = PageSpec.of(page)
+    for rows in bands(range(spec.height), spec.nbytes // max(1, spec.height)):
+        band = slice(rows.start, rows.stop)
+        yield Page(page.color[band], None if page.alpha is None else page.alpha[band])
+
+
 def checked(spec: PageSpec, page: Iterable[Page]) -> Iterator[Pixels]:
     """The bands of a page, interleaved; an error where they are not what `spec` says."""
     row = 0

@@ -1,13 +1,16 @@
-"""Pillow without its warnings."""
+"""Decoders without their warnings: what is wrong with a file is told by an error."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
 
 _QUIET = threading.Lock()
+
+logging.getLogger("imagecodecs").addHandler(logging.NullHandler())  # else it writes to stderr
 
 
 @contextlib.contextmanager

@@ -45,6 +45,7 @@ _TILE = 256
 _LARGEST_TILE = 1 << 20
 _LARGEST_TILE_ROW = 64 << 20
 _ENCODED_TOGETHER = 8 << 20
+_MOST_WORKERS = 8
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it writes to stderr
 
@@ -130,7 +131,7 @@ def write(file: IO[bytes], image: Image) -> None:
 
 def write_peak_bytes(spec: PageSpec) -> int:
     """Memory that `write` needs for a page besides its pixels, by estimate."""
-    return spec.alpha * spec.nbytes + min(spec.nbytes, 4 * _ENCODED_TOGETHER)
+    return spec.alpha * spec.nbytes + min(spec.nbytes, _ENCODED_TOGETHER)
 
 
 def write_parts(file: IO[bytes], header: Header, pages: Iterable[Iterable[Page]]) -> None:
@@ -187,8 +188,12 @@ def _write(
                 software=False,
                 metadata=None,
                 contiguous=False,
+                maxworkers=min(_MOST_WORKERS, os.cpu_count() or 1),
+                buffersize=_ENCODED_TOGETHER,
                 **options,
             )
+            if not isinstance(pixels, np.ndarray):
+                next(pixels, None)  # tifffile stops at the last tile; rows beyond are an error
             metadata, tags = replace(metadata, exif=None, description=None), []  # told once
     if directories:
         _append_directories(file, directories)
@@ -221,8 +226,6 @@ def _tile_options(spec: PageSpec, size: tuple[int, int]) -> dict[str, Any]:
         "shape": _stored_shape(spec),
         "dtype": spec.dtype,
         "tile": size,
-        "maxworkers": min(8, os.cpu_count() or 1),
-        "buffersize": _ENCODED_TOGETHER,
     }
 
 

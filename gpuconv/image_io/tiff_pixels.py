@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuconv.image_io.codestreams import CLAIMING, HEAD_BYTES, claimed_pixels
 from gpuconv.image_io.parts import (
+    BAND_BYTES,
     LARGEST_SEGMENT,
     ByteReader,
     SegmentCache,
@@ -37,14 +39,21 @@ _LARGE_PIXELS = 178_956_970
 _LARGEST_EXPANSION = 100
 """How often larger than its file a page above _LARGE_PIXELS may be before it counts as a bomb."""
 
-_READ_AHEAD = 16 << 20
+_READ_AHEAD = 4 << 20
 """Compressed bytes that tifffile holds while it decodes a whole page."""
 
-_FINISHED_AT_ONCE = 1 << 20
-"""Stored bytes that are finished together: CMYK takes twenty times as much meanwhile."""
+_FINISHED_AT_ONCE = 256 << 10
+_FINISHING = 24
+"""Stored bytes that are finished together, and how many times as much CMYK takes meanwhile."""
+
+_DECODING = {33003: 7, 33005: 7, 34712: 7}
+"""Memory that a codec takes, in decoded segments, where it is much: JPEG 2000."""
 
 _LARGEST_JPEG = 65500
 """Above this size tifffile decodes the pieces of an NDPI slide one by one."""
+
+_LARGEST_CLAIM = 4
+"""How often larger than it should be the picture in a strip or tile may be: some are padded."""
 
 _NARROW_ROW = 8 << 10
 """Rows of fewer bytes are read whole, even if only some of their columns are wanted."""
@@ -90,9 +99,11 @@ class TiffPixels:
 
     def read(self, lock: threading.RLock) -> Page:
         """The whole page. `lock` guards the file's position."""
-        if self._direct:
+        if self._page.compression == 1:
             stored = self._stored(range(self._height), range(self._width))
         else:
+            for i in range(len(self._page.dataoffsets)):
+                self._refuse_bomb(i)
             with lock:
                 stored = self._page.asarray(squeeze=False, buffersize=_READ_AHEAD)[:, 0]
         return self._finish(stored)
@@ -107,16 +118,18 @@ class TiffPixels:
         self._offsets: Sequence[int] = page.dataoffsets
         rows = page.tilelength if page.is_tiled else page.rowsperstrip
         columns = page.tilewidth if page.is_tiled else self._width
-        if page.is_contiguous:
+        self._direct = page.compression == 1 and page.predictor == 1 and not page.is_subsampled
+        self._direct &= page.is_contiguous or _is_plain(page, self._dtype)
+        if self._direct and page.is_contiguous:
             rows, columns = self._height, self._width
             plane = page.nbytes // self._planes
             first = page.dataoffsets[0] + behind * page.nbytes
             self._offsets = [first + i * plane for i in range(self._planes)]
         self._segment = (rows, columns)
         self._grid = (ceil(self._height / rows), ceil(self._width / columns))
-        self._direct = page.is_contiguous or _is_plain(page, self._dtype)
-        if page.compression != 1 or page.predictor != 1 or page.is_subsampled:
-            self._direct = False
+        self._has_whole_bytes = page.bitspersample in (8, 16, 32, 64)
+        self._is_as_stored = self._has_whole_bytes and page.fillorder == 1
+        self._is_as_stored &= self._file_dtype.isnative
         if self._direct:
             self._row_bytes = ceil(columns * self._samples * page.bitspersample / 8)
 
@@ -127,11 +140,17 @@ class TiffPixels:
         self.segment_row_bytes = 0 if self._direct else segment * self._grid[1] * self._planes
         in_pieces = page.jpegheader is None or max(self._height, self._width) > _LARGEST_JPEG
         self.by_parts = self._direct or (in_pieces and segment <= LARGEST_SEGMENT)
-        self.transient_bytes = 0 if self._is_finished else stored
-        if not self._direct:
-            packed = sum(page.databytecounts)
+        needed = 0
+        if not self._is_finished:
+            needed += stored + min(stored, _FINISHED_AT_ONCE) * _FINISHING
+        if self._direct:
+            needed += 0 if self._is_as_stored else 2 * min(stored, BAND_BYTES)
+        else:
             largest = max(page.databytecounts)
-            self.transient_bytes += max(min(packed, _READ_AHEAD), largest) + 2 * segment
+            needed += max(2 * min(sum(page.databytecounts), _READ_AHEAD), largest)
+            at_once = max(1, page.maxworkers) * _DECODING.get(page.compression, 1.5)
+            needed += min(int(at_once * segment), 8 * stored) + min(stored, BAND_BYTES)
+        self.transient_bytes = needed
 
     def _stored(self, rows: range, columns: range) -> Pixels:
         """A rectangle of stored pixels."""
@@ -152,10 +171,8 @@ class TiffPixels:
 
     def _read_plain(self, place: Pixels, offset: int, rows: range, columns: range) -> None:
         """Read a rectangle of an uncompressed segment."""
-        page = self._page
-        whole_bytes = page.bitspersample in (8, 16, 32, 64)
-        pixel_bytes = self._samples * page.bitspersample // 8
-        few = whole_bytes and 2 * len(columns) <= self._segment[1]
+        pixel_bytes = self._samples * self._page.bitspersample // 8
+        few = self._has_whole_bytes and 2 * len(columns) <= self._segment[1]
         if few and self._row_bytes >= _NARROW_ROW:
             for i, row in enumerate(rows):
                 at = offset + row * self._row_bytes + columns.start * pixel_bytes
@@ -165,8 +182,8 @@ class TiffPixels:
         for band in bands(rows, self._row_bytes):
             at = offset + band.start * self._row_bytes
             target = place[_within(band, rows.start)]
-            as_it_is = whole_bytes and page.fillorder == 1 and self._file_dtype.isnative
-            if as_it_is and len(columns) == self._segment[1] and target.flags.c_contiguous:
+            whole_rows = len(columns) == self._segment[1] and target.flags.c_contiguous
+            if whole_rows and self._is_as_stored:
                 self._reader.read_into(at, target.data)
             else:
                 data = self._reader.read(at, len(band) * self._row_bytes)
@@ -180,7 +197,7 @@ class TiffPixels:
         page = self._page
         if page.fillorder == 2:
             data = imagecodecs.bitorder_decode(data)
-        if page.bitspersample in (8, 16, 32, 64):
+        if self._has_whole_bytes:
             pixels: Pixels = np.frombuffer(data, self._file_dtype)
         else:
             row = columns * self._samples
@@ -193,8 +210,20 @@ class TiffPixels:
         segment = self._cache.get((self._number, index), lambda: self._decode(index))
         place[...] = segment[_within(rows, 0), _within(columns, 0)]
 
+    def _refuse_bomb(self, index: int) -> None:
+        """Compare what a segment claims to hold with what it should: decoders believe it."""
+        page = self._page
+        if page.compression not in CLAIMING or page.jpegheader is not None:
+            return
+        count = min(page.databytecounts[index], HEAD_BYTES)
+        head = self._reader.read(page.dataoffsets[index], count)
+        claimed = claimed_pixels(bytes(head), page.compression)
+        if claimed > _LARGEST_CLAIM * prod(self._segment) + HEAD_BYTES:
+            raise ValueError(f"a decompression bomb: a strip or tile of {claimed} pixels")
+
     def _decode(self, index: int) -> Pixels:
         page = self._page
+        self._refuse_bomb(index)
         data = self._reader.read(page.dataoffsets[index], page.databytecounts[index])
         options: dict[str, Any] = {}
         if page.compression in _JPEG:
@@ -246,6 +275,8 @@ def _check(page: tifffile.TiffPage, file_size: int) -> np.dtype[Any]:
         )
     if page.photometric not in _PHOTOMETRIC:
         raise ValueError(f"TIFF pixels of kind {page.photometric!r} are not supported")
+    if page.planarconfig not in (1, 2):
+        raise ValueError(f"TIFF samples in planes of kind {page.planarconfig} are not supported")
     if page.imagedepth != 1:
         raise ValueError("TIFF volumes are not supported; store the planes as pages")
     offsets, counts = page.dataoffsets, page.databytecounts
@@ -331,9 +362,9 @@ def _cmyk_to_rgb(pixels: Pixels) -> Pixels:
 
 def _unmultiply(color: Pixels, alpha: Pixels) -> Pixels:
     """Colours that were multiplied by alpha, as they were before."""
-    weight = (alpha if color.ndim == 2 else alpha[..., None]).astype(np.float64)
-    if color.dtype.kind == "f":
-        with np.errstate(over="ignore", invalid="ignore"):  # colours where nothing is to be seen
+    with np.errstate(over="ignore", invalid="ignore"):  # where nothing is to be seen, or NaN
+        weight = (alpha if color.ndim == 2 else alpha[..., None]).astype(np.float64)
+        if color.dtype.kind == "f":
             return (color * (1 / np.maximum(weight, 1e-30))).astype(color.dtype)
     top = np.iinfo(alpha.dtype).max
     most = float(top) if float(top) <= top else np.nextafter(float(top), 0)  # 2**63 would overflow

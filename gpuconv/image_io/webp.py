@@ -64,7 +64,7 @@ def write(file: IO[bytes], image: Image) -> None:
 
 def write_peak_bytes(spec: PageSpec, *, lossless: bool) -> int:
     """Memory that writing a page needs beyond its pixels: most for what is kept without loss."""
-    return (42 if lossless or spec.alpha else 16) * spec.pixels + (1 << 20)
+    return (42 if lossless or spec.alpha else 30) * spec.pixels + (1 << 20)
 
 
 def _read_chunks(file: IO[bytes]) -> tuple[dict[bytes, bytes], int]:

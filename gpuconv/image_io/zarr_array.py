@@ -15,15 +15,23 @@ import numpy as np
 from gpuconv.extras import need
 from gpuconv.image_io.array_axes import axes_of, pages_of, shape_of
 from gpuconv.image_io.metadata import ArrayLayout, Metadata
-from gpuconv.image_io.parts import LARGEST_SEGMENT, gather, regroup
+from gpuconv.image_io.parts import BAND_BYTES, LARGEST_SEGMENT, gather, regroup
 from gpuconv.image_io.types import Header, Image, OpenImage, Page, PageSpec, Pixels
+
+WRITING_BYTES = 64 << 20
+"""What zarr-python holds while it packs chunks, as measured."""
 
 _CHUNK = 512
 _LARGEST_BLOCK = 64 << 20
 _MOST_PAGES_A_CHUNK = 8
 """Pages come one after another: a chunk is packed again for each of its pages."""
 
+_DECODED_TOGETHER = 10
+"""Chunks that zarr-python 3 decodes at a time, unless told."""
+
 _NOT_COMPRESSING = {"bytes", "transpose", "sharding_indexed", "crc32c"}
+
+_LARGEST_METADATA = 16 << 20
 
 _LARGE_PIXELS = 178_956_970
 _LARGEST_EXPANSION = 100_000
@@ -37,8 +45,8 @@ def kind_of(folder: Path) -> str | None:
     if (folder / ".zgroup").is_file():
         return "group"
     try:
-        told = json.loads((folder / "zarr.json").read_bytes())
-    except (OSError, ValueError):
+        told = _metadata(folder / "zarr.json")
+    except (OSError, ValueError, RecursionError):
         return None
     return str(told.get("node_type")) if isinstance(told, dict) else None
 
@@ -51,10 +59,10 @@ class OpenZarr(OpenImage):
         import zarr
 
         version = 2 if (folder / ".zarray").is_file() else 3
-        stored_bytes = _check_folder(folder)
-        told = json.loads((folder / (".zarray" if version == 2 else "zarr.json")).read_bytes())
-        if "pickle" in (codecs := set(_codecs(told))):
+        codecs = set(_codecs(_metadata(folder / (".zarray" if version == 2 else "zarr.json"))))
+        if "pickle" in codecs:
             raise ValueError("a Zarr array of Python objects (pickled) is refused")
+        stored_bytes = _check_folder(folder, codecs)
         if version == 3 and not _has_format_3():
             raise ValueError("a Zarr array of format 3 needs zarr-python 3")
         options: dict[str, Any] = {"zarr_format": version} if _has_format_3() else {}
@@ -81,7 +89,11 @@ class OpenZarr(OpenImage):
         chunk_bytes = prod(chunks) * dtype.itemsize
         self._chunk_rows = chunks[self._axes.index("H")]
         self.by_parts = chunk_bytes <= LARGEST_SEGMENT
-        self.peak_bytes = self.header.nbytes
+        row_bytes = specs[0].nbytes // specs[0].height
+        band = min(specs[0].nbytes, max(self._chunk_rows * row_bytes, BAND_BYTES))
+        chunks_a_band = max(1, min(_DECODED_TOGETHER, band // chunk_bytes))
+        needed = 2 * band + chunks_a_band * chunk_bytes * 3 // 2 + min(2 * BAND_BYTES, band)
+        self.peak_bytes = self.header.nbytes + needed
 
     def read(self) -> Image:
         header = self.header
@@ -154,6 +166,13 @@ def _block_rows(spec: PageSpec, chunk_rows: int) -> int:
     return max(1, min(chunk_rows, _LARGEST_BLOCK * spec.height // spec.nbytes))
 
 
+def _metadata(path: Path) -> Any:
+    """A JSON file of Zarr's; pipes and what is too large are refused."""
+    if not path.is_file() or path.stat().st_size > _LARGEST_METADATA:
+        raise ValueError(f"{path.name} is missing or too large")
+    return json.loads(path.read_bytes())
+
+
 def _has_format_3() -> bool:
     import zarr
 
@@ -174,17 +193,32 @@ def _codecs(told: Any) -> Iterator[str]:
             yield from _codecs(value)
 
 
-def _check_folder(folder: Path) -> int:
-    """Bytes stored in a folder. Links to folders, pipes and devices are refused: they may wait."""
+def _check_folder(folder: Path, codecs: set[str]) -> int:
+    """Bytes stored in a folder. Refused: pipes and devices, which may wait, and cut Blosc chunks.
+
+    Blosc reads on where a chunk ends too early.
+    """
+    is_blosc = "blosc" in codecs and "sharding_indexed" not in codecs
     total, folders = 0, [str(folder)]
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
+                name = os.path.relpath(entry.path, folder)
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.path)
                 elif not entry.is_file():
-                    name = os.path.relpath(entry.path, folder)
                     raise ValueError(f"{name} in its folder is not a regular file")
                 else:
-                    total += entry.stat().st_size
+                    size = entry.stat().st_size
+                    total += size
+                    if is_blosc and not entry.name.startswith((".z", "zarr.json")):
+                        _check_blosc(entry.path, name, size)
     return total
+
+
+def _check_blosc(path: str, name: str, size: int) -> None:
+    """Compare a chunk's size with the one that stands in bytes 12 to 15 of it."""
+    with open(path, "rb", buffering=0) as file:
+        head = file.read(16)
+    if len(head) < 16 or int.from_bytes(head[12:], "little") > size:
+        raise ValueError(f"chunk {name} is truncated")

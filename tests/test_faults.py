@@ -1,0 +1,341 @@
+"""Runs of the command line that are killed, interrupted, starved and lied to."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import gpuconv
+from gpuconv import cli
+from gpuconv.image_io import Image, Page, read_image, write_image
+from gpuconv.journal import NAME as JOURNAL
+from tests.processes import Running, contents, leftovers, run
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals and files")
+
+STEPS = ["--op", "gaussian_blur:sigma=2", "--op", "median_blur:size=3"]
+ENDINGS = ("png", "jpg", "tif", "npy", "webp")
+HINT = "gpuconv: interrupted; --resume goes on from here\n"
+QUICKLY = 20
+"""Seconds; an interrupted process takes one, on a machine that has nothing else to do."""
+
+Pixels = npt.NDArray[Any]
+
+
+def photo(height: int, width: int, seed: int = 0, dtype: Any = np.uint8) -> Pixels:
+    """Soft shapes and some noise, as photographs have them."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(y / (9 + c) + seed) + np.cos(x / (13 - c)) for c in range(3)]
+    pixels = (np.stack(waves, axis=2) + 2) * 60 + rng.normal(0, 4, (height, width, 3))
+    top = 255 if np.dtype(dtype).itemsize == 1 else 257 * 255
+    return (pixels.clip(0, 255) * (top / 255)).astype(dtype)
+
+
+def save(path: Path, pixels: Pixels, alpha: Pixels | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_image(path, Image((Page(pixels, alpha),)))
+    return path
+
+
+def here(*arguments: object) -> int:
+    """`gpuconv ...` in this process."""
+    return cli.main([str(argument) for argument in arguments])
+
+
+def report_of(path: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """The counts, and the status of each input by its name."""
+    told = json.loads(path.read_text())
+    return told["counts"], {Path(f["input"]).name: f["status"] for f in told["files"]}
+
+
+def reasons_of(path: Path) -> dict[str, str]:
+    """Why inputs failed, by their names."""
+    files = json.loads(path.read_text())["files"]
+    return {Path(f["input"]).name: f["reason"] for f in files if f["status"] == "failed"}
+
+
+# Killed
+
+
+def folder_of_mixed_formats(folder: Path, count: int, height: int, width: int) -> None:
+    for i, ending in enumerate(ENDINGS):
+        first = save(folder / f"{i:02}.{ending}", photo(height, width, seed=i))
+        for j in range(i + len(ENDINGS), count, len(ENDINGS)):
+            shutil.copyfile(first, folder / f"{j:02}.{ending}")
+
+
+def killed(arguments: list[object], out: Path, after_s: float) -> None:
+    """A run that gets SIGKILL some time after it began to write."""
+    process = Running(*arguments)
+    before = (out / JOURNAL).stat().st_ino if (out / JOURNAL).exists() else 0
+    process.wait(lambda: (out / JOURNAL).exists() and (out / JOURNAL).stat().st_ino != before)
+    time.sleep(after_s)
+    process.process.kill()
+    process.end()
+
+
+def duration_s(arguments: list[object], out: Path) -> float:
+    """How long an undisturbed run writes."""
+    start = time.monotonic()
+    assert here(*arguments) == 0
+    assert out.exists()
+    return time.monotonic() - start
+
+
+def check_whole(out: Path, expected: dict[str, bytes]) -> set[str]:
+    """Names of the files that are there: each must be what the undisturbed run wrote."""
+    found = {n: b for n, b in contents(out).items() if ".gpuconv-" not in n}
+    assert {name: found[name] == expected[name] for name in found} == dict.fromkeys(found, True)
+    return set(found)
+
+
+def check_resumes(
+    arguments: list[object], out: Path, expected: dict[str, bytes], report: Path
+) -> None:
+    """`--resume` does what is missing and nothing else, and leaves nothing else behind."""
+    whole = check_whole(out, expected)
+    assert here(*arguments, "--resume", "--report", report) == 0
+    counts, status = report_of(report)
+    assert {n for n, s in status.items() if s == "skipped"} == whole
+    assert {n for n, s in status.items() if s == "done"} == set(expected) - whole
+    assert counts["total"] == len(expected)
+    assert contents(out) == expected
+    assert leftovers(out) == []
+
+
+@pytest.mark.parametrize(
+    ("kills", "images", "size"),
+    [(3, 20, (240, 320)), pytest.param(20, 40, (480, 640), marks=pytest.mark.slow)],
+)
+def test_filter_killed_leaves_whole_files_and_resume_finishes(
+    tmp_path: Path, kills: int, images: int, size: tuple[int, int]
+) -> None:
+    folder_of_mixed_formats(tmp_path / "in", images, *size)
+    out, report = tmp_path / "good", tmp_path / "report.json"
+    seconds = duration_s(["filter", tmp_path / "in", "-o", out, "--jobs", 3, *STEPS], out)
+    expected = contents(out)
+    assert len(expected) == images
+    for name in expected:
+        read_image(out / name)
+    moments, some = random.Random(1), 0
+    for i in range(kills):
+        out = tmp_path / f"out{i}"
+        line = ["filter", tmp_path / "in", "-o", out, "--jobs", 3, *STEPS]
+        killed(line, out, moments.uniform(0, seconds))
+        some += 0 < len(check_whole(out, expected)) < images
+        check_resumes(line, out, expected, report)
+    assert some >= kills // 3  # or the moments were no good
+
+
+def test_filter_killed_while_it_resumes(tmp_path: Path) -> None:
+    folder_of_mixed_formats(tmp_path / "in", 10, 240, 320)
+    good, out = tmp_path / "good", tmp_path / "out"
+    seconds = duration_s(["filter", tmp_path / "in", "-o", good, *STEPS], good)
+    line: list[object] = ["filter", tmp_path / "in", "-o", out, *STEPS]
+    killed(line, out, seconds / 3)
+    killed([*line, "--resume"], out, seconds / 3)
+    check_resumes(line, out, contents(good), tmp_path / "report.json")
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(8, marks=pytest.mark.slow)])
+def test_filter_killed_within_a_large_image(tmp_path: Path, kills: int) -> None:
+    import tifffile
+
+    tifffile.imwrite(tmp_path / "a.tif", photo(900, 1100), bigtiff=True, tile=(128, 128))
+    tiles = ["--tile", 64, "--op", "median_blur:size=5"]
+    good = tmp_path / "good"
+    seconds = duration_s(["filter", tmp_path / "a.tif", "-o", good, *tiles], good)
+    moments = random.Random(2)
+    for i in range(kills):
+        out = tmp_path / f"out{i}"
+        line = ["filter", tmp_path / "a.tif", "-o", out, *tiles]
+        killed(line, out, moments.uniform(seconds / 4, seconds * 3 / 4))
+        check_resumes(line, out, contents(good), tmp_path / "report.json")
+
+
+@pytest.mark.parametrize("kills", [1, pytest.param(6, marks=pytest.mark.slow)])
+def test_filter_killed_while_it_overwrites(tmp_path: Path, kills: int) -> None:
+    folder_of_mixed_formats(tmp_path / "in", 12, 240, 320)
+    good, old = tmp_path / "good", tmp_path / "old"
+    seconds = duration_s(["filter", tmp_path / "in", "-o", good, *STEPS], good)
+    expected = contents(good)
+    assert here("filter", tmp_path / "in", "-o", old, "--op", "sobel") == 0
+    before = contents(old)
+    moments = random.Random(3)
+    for i in range(kills):
+        out = shutil.copytree(old, tmp_path / f"out{i}")
+        line: list[object] = ["filter", tmp_path / "in", "-o", out, *STEPS]
+        killed([*line, "--overwrite"], out, moments.uniform(seconds / 4, seconds * 3 / 4))
+        found = contents(out)
+        new = {name for name, data in found.items() if expected.get(name) == data}
+        for name in set(expected) - new:
+            assert found[name] == before[name]
+        report = tmp_path / "report.json"
+        assert here(*line, "--resume", "--report", report) == 0
+        assert {n for n, s in report_of(report)[1].items() if s == "skipped"} == new
+        assert contents(out) == expected
+        assert leftovers(out) == []
+
+
+# Interrupted
+
+
+def interrupted(
+    process: Running, ready: Callable[[], object], number: int, *, twice: bool = False
+) -> tuple[int, str]:
+    """Exit status and stderr of a process that gets signals once it is `ready`."""
+    process.wait(ready)
+    process.process.send_signal(number)
+    if twice:
+        time.sleep(0.1)
+        process.process.send_signal(number)
+    ended = process.end(QUICKLY)
+    return ended.status, ended.err
+
+
+@pytest.mark.parametrize(
+    ("number", "twice"), [(signal.SIGINT, False), (signal.SIGTERM, True), (signal.SIGHUP, False)]
+)
+def test_filter_interrupted_within_a_large_image(
+    tmp_path: Path, number: signal.Signals, twice: bool
+) -> None:
+    save(tmp_path / "in" / "a.png", photo(40, 50))
+    pixels = np.tile(photo(600, 800), (4, 4, 1))
+    kind = "b.png" if number == signal.SIGINT else "b.tif"  # whole, or by parts
+    save(tmp_path / "in" / kind, pixels)
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    line = ["filter", tmp_path / "in", "-o", out, "--op", "median_blur:size=61"]  # takes minutes
+    process = Running(*line, "--tile", 300, "--report", report)
+    told = interrupted(process, (out / "a.png").exists, number, twice=twice)
+    assert told == (130, HINT)
+    assert set(contents(out)) == {"a.png"}
+    counts, _ = report_of(report)
+    assert counts == {"total": 2, "done": 1, "failed": 0, "skipped": 0, "interrupted": 1}
+    assert leftovers(tmp_path) == []
+
+
+def test_filter_interrupted_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(b"")
+    code = (
+        "import signal, sys, gpuconv.cli as cli\n"
+        "def plan(*a, **k): signal.raise_signal(signal.SIGTERM)\n"
+        "cli.plan_tasks = plan\n"
+        "sys.exit(cli.main())"
+    )
+    line = [sys.executable, "-c", code, "filter", "in", "-o", "out", "--op", "sobel"]
+    found = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stderr) == (130, "gpuconv: interrupted\n")
+    assert os.listdir(tmp_path) == ["in"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_filter_interrupted_leaves_no_workers(tmp_path: Path, number: signal.Signals) -> None:
+    pytest.importorskip("distributed", reason="needs Dask")
+    psutil = pytest.importorskip("psutil")
+    for i in range(8):
+        save(tmp_path / "in" / f"{i}.png", photo(40 if i < 2 else 1500, 2000))
+    out = tmp_path / "out"
+    line = ["filter", tmp_path / "in", "-o", out, "--op", "median_blur:size=21"]
+    process = Running(*line, "--workers", 2)
+    found: list[Any] = []
+
+    def begun() -> bool:
+        found[:] = psutil.Process(process.process.pid).children(recursive=True)
+        return (out / "0.png").exists()
+
+    assert interrupted(process, begun, number, twice=True) == (130, HINT)
+    assert len(found) >= 2
+    _, alive = psutil.wait_procs(found, timeout=10)
+    assert alive == []
+    assert leftovers(out) == []
+    assert set(contents(out)) <= {f"{i}.png" for i in range(8)}
+
+
+# Lied to
+
+
+def png(height: int, width: int, data: bytes = b"") -> bytes:
+    """A PNG file of 8-bit grey that says it is so large."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + crc(name + content)
+
+    def crc(content: bytes) -> bytes:
+        return struct.pack(">I", zlib.crc32(content))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(data)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + chunks
+
+
+def bombs(folder: Path) -> None:
+    """Small files that say they are huge."""
+    import tifffile
+
+    folder.mkdir()
+    (folder / "large.png").write_bytes(png(60_000, 60_000, bytes(60_001 * 1000)))
+    (folder / "largest.png").write_bytes(png(2**31 - 1, 2**31 - 1))
+    (folder / "fits.png").write_bytes(png(8000, 8000))
+    for name, size in (("large.jpg", (65500, 65500)), ("fits.jpg", (3000, 9000))):
+        data = save(folder / name, photo(40, 50)).read_bytes()
+        at = data.index(struct.pack(">HH", 40, 50))
+        (folder / name).write_bytes(data[:at] + struct.pack(">HH", *size) + data[at + 4 :])
+    vp8x = b"VP8X" + struct.pack("<IB3x", 10, 0) + b"\xff\xff\xff" + b"\xff\xff\xff"
+    vp8l = b"VP8L" + struct.pack("<IBI", 5, 0x2F, (16383 - 1) << 14 | (16383 - 1)) + b"\0"
+    for name, content in (("large.webp", vp8x), ("fits.webp", vp8l)):
+        head = b"RIFF" + struct.pack("<I", len(content) + 4) + b"WEBP"
+        (folder / name).write_bytes(head + content)
+    for name, size in (("strips.tif", 2**31 - 1), ("large.tif", 60_000), ("fits.tif", 9000)):
+        tifffile.imwrite(folder / name, np.zeros((10, 10), np.uint8), compression="zlib")
+        data = bytearray((folder / name).read_bytes())
+        for tag in (256, 257, 278):  # width, height, rows in a strip
+            entries = [struct.pack("<HHI", tag, kind, 1) for kind in (3, 4)]
+            at = next(data.index(entry) for entry in entries if entry in data)
+            data[at : at + 12] = struct.pack("<HHII", tag, 4, 1, size)
+        (folder / name).write_bytes(data)
+    magic = b"\x93NUMPY\x01\x00"
+    for name, shape in (("large.npy", "(4294967296, 4294967296)"), ("many.npy", "(9, 9, 9, 9, 9)")):
+        head = f"{{'descr': '|u1', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+        (folder / name).write_bytes(magic + struct.pack("<H", len(head)) + head.encode() + bytes(99))
+    for ending in ENDINGS:
+        (folder / f"empty.{ending}").touch()
+
+
+def test_filter_headers_that_lie_cost_no_memory(tmp_path: Path) -> None:
+    bombs(tmp_path / "in")
+    save(tmp_path / "in" / "good.png", photo(30, 40))
+    limit, report = 256 << 20, tmp_path / "report.json"
+    little = run("filter", tmp_path / "in" / "good.png", "-o", tmp_path / "o.png", *STEPS)
+    line = ["filter", tmp_path / "in", "-o", tmp_path / "out", "--report", report, *STEPS]
+    ended = run(*line, "--memory-limit", limit)
+    assert ended.status == 1
+    told = reasons_of(report)
+    assert ended.err.count("\n") == len(told)
+    assert "Traceback" not in ended.err
+    done = set(contents(tmp_path / "out"))
+    assert {"good.png"} <= done <= {"good.png", "fits.jpg"}  # libjpeg fills up what is missing
+    assert set(told) == set(os.listdir(tmp_path / "in")) - done
+    assert all(told[f"empty.{ending}"].endswith("the file is empty") for ending in ENDINGS)
+    assert ended.peak_bytes - little.peak_bytes < limit + (64 << 20)
+    for n, r in told.items(): print(n, r)
+    print((ended.peak_bytes - little.peak_bytes) / 2**20)
