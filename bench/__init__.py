@@ -8,11 +8,14 @@
     python -m bench.table FILE.jsonl --markdown     a results file as a table for the README
     python -m bench.goals FILE.jsonl                which of the speed goals it meets
     python -m bench.plot FILE.jsonl OUT.svg         as a picture
+    python -m bench.folder --format all             a folder of photographs from disk to disk
+    python -m bench.timeline REPORT.json OUT.svg    what every worker of such a run did
 
 The rooms, each importing only from those before it: `machine` (where this runs), `clock` (time and
 the copy yardstick), `cases` (what is measured), `truth` (whether a result is right), `peers/` (who
 can do a case, gpuconv among them), `results` (JSON lines), `table`, `run`, `compare`, `goals` and
-`plot`; and `memory`, which needs `machine` alone.
+`plot`; `memory`, which needs `machine` alone; and for folders of images `photographs`, `timeline`,
+`folder_loops` (what one would write with another library) and `folder`.
 
 Run them from the root of a checkout. `pip install -e .[bench]` brings the CPU peers but PyTorch.
 """

@@ -1,5 +1,7 @@
 """The exceptions that gpuconv adds to Python's ValueError and TypeError."""
 
+from __future__ import annotations
+
 
 class BackendUnavailableError(RuntimeError):
     """A backend asked for by name cannot run here; the message says why and what to do."""
@@ -9,6 +11,9 @@ class BackendUnavailableError(RuntimeError):
         self.backend = backend
         self.reason = reason
         self.remedy = remedy
+
+    def __reduce__(self) -> tuple[type[BackendUnavailableError], tuple[str, str, str]]:
+        return BackendUnavailableError, (self.backend, self.reason, self.remedy)
 
 
 class KernelError(RuntimeError):

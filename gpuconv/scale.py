@@ -28,7 +28,7 @@ from gpuconv.pipeline import Pipeline
 from gpuconv.plan import AdaptivePoolPlan, ConvPlan, ConvPoolPlan, ConvTransposePlan, Plan
 from gpuconv.plan.filters import ImagePlan
 from gpuconv.plan.parts import grains, input_map, input_size, output_size, part_of, whole
-from gpuconv.tiling import Chain, _unwrapped, trace
+from gpuconv.tiling import Chain, trace, unwrapped
 from gpuconv.window import AxisWindow
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def _reads(chain: Chain, axis: int, outputs: range) -> list[range]:
         for outer in wanted:
             for grain in grains(plan, axis, outer):
                 part = part_of(plan, axis, grain) or whole(plan, axis, grain)
-                found.update(dict.fromkeys(_unwrapped(part.start, part.stop, length)))
+                found.update(dict.fromkeys(unwrapped(part.start, part.stop, length)))
         wanted = list(found)
     return wanted
 

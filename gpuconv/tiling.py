@@ -180,7 +180,7 @@ class Chain:
             found.append(part_of(plan, axis, outputs) or whole(plan, axis, outputs))
             plan = found[-1].plan
         pieces = [
-            _unwrapped(p.start, p.stop, n)
+            unwrapped(p.start, p.stop, n)
             for p, n in zip(found, input_size(link.plan), strict=True)
         ]
         source = _join_all(
@@ -232,7 +232,7 @@ def _reads(plan: Plan, box: Sequence[range]) -> tuple[range, range]:
     return found[0], found[1]
 
 
-def _unwrapped(start: int, stop: int, length: int) -> list[range]:
+def unwrapped(start: int, stop: int, length: int) -> list[range]:
     """start..stop along an axis that begins anew after `length`, as ranges inside of it."""
     found = []
     while start < stop:
@@ -277,9 +277,10 @@ class Traced:
         """Number of axes."""
         return len(self.shape)
 
-    def reshape(self, shape: Sequence[int]) -> Traced:
+    def reshape(self, *shape: Any) -> Traced:
         """The same image, its batch folded otherwise."""
-        return Traced(shape, self.dtype, self.link)
+        sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+        return Traced(sizes, self.dtype, self.link)
 
     def __array__(self, *_: Any, **__: Any) -> Any:
         raise TypeError("there are no pixels to look at yet")

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import shutil
 import signal
 import struct
 import subprocess
 import sys
-import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,6 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-import gpuconv
 from gpuconv import cli
 from gpuconv.image_io import Image, Page, read_image, write_image
 from gpuconv.journal import NAME as JOURNAL

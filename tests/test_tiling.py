@@ -167,7 +167,7 @@ def test_networks_by_tiles_are_those_of_the_whole():
     first, second = image((8, 3, 3, 3), np.float32, 1), image((4, 8, 3, 3), np.float32, 2)
 
     def network(x):
-        maps = gpuconv.conv2d_pool2d(x, first, padding=1)
+        maps = gpuconv.conv2d_pool2d(x.reshape(1, *x.shape), first, padding=1)
         maps = gpuconv.conv2d(maps, second, padding="same", dilation=2, activation="relu")
         return gpuconv.conv_transpose2d(maps, second, stride=2, padding=1)
 
