@@ -10,7 +10,8 @@ import pytest
 
 import gpuconv
 from gpuconv import filters
-from gpuconv.backends.cuda import MODULES, launch
+from gpuconv.backends.cuda import launch
+from gpuconv.backends.cuda.families import MODULES
 from tests.image_cases import CALLS, dtype_of, random_images, takes
 from tests.map_cases import random_values
 

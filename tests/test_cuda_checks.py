@@ -7,7 +7,7 @@ from functools import cache
 import pytest
 
 import gpuconv
-from gpuconv.backends.cuda import variants
+from gpuconv.backends.cuda.families import variants
 from tests.cuda_cases import assert_same, every_call, few_blocks
 from tests.emulator import EmulatorBackend
 

@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from gpuconv.backends.cuda import variants
+from gpuconv.backends.cuda.families import variants
 from gpuconv.backends.cuda.launch import ANY, Variant
 from gpuconv.backends.cuda.source import kernels_folder
 from tests.nvrtc import ARCHITECTURES, compile_cuda, machine_code, require_nvrtc

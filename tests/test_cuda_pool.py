@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import gpuconv
-from gpuconv.backends.cuda import FAMILIES, adaptive, pool, unpool, variants
+from gpuconv.backends.cuda import adaptive, pool, unpool
+from gpuconv.backends.cuda.families import FAMILIES, variants
 from gpuconv.backends.cuda.launch import MOST_BLOCKS, SHARED_BYTES
 from gpuconv.plan import UnpoolPlan
 from gpuconv.plan.pool import plan_adaptive_pool, plan_global_pool, plan_pool, plan_unpool

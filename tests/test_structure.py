@@ -50,6 +50,7 @@ ROOMS = [
         "backends.cuda.unpool",
     ],
     ["backends.cuda.conv_transpose", "backends.cuda.conv_pool"],
+    ["backends.cuda.families"],
     ["backends.cuda"],
     ["backends"],
     ["kernels"],

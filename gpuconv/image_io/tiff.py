@@ -45,6 +45,9 @@ _TILE = 256
 _LARGEST_TILE = 1 << 20
 _LARGEST_TILE_ROW = 64 << 20
 _ENCODED_TOGETHER = 8 << 20
+_LEVEL = 1
+"""Of deflate: a tenth larger than level 6 on photographs, and four times as fast."""
+
 _MOST_WORKERS = 8
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # else it writes to stderr
@@ -177,6 +180,7 @@ def _write(
                 planarconfig="contig" if spec.channels + spec.alpha > 1 else None,
                 extrasamples=extra or None,
                 compression="zlib" if header.compressed else None,
+                compressionargs={"level": _LEVEL} if header.compressed else None,
                 predictor=header.compressed and _is_predicted(spec.dtype),
                 iccprofile=metadata.profile_for(spec.channels),
                 description=None if description is None else description.encode(),

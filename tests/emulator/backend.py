@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from gpuconv.arrays import to_numpy
-from gpuconv.backends.cuda import CudaBackend, variants
+from gpuconv.backends.cuda import CudaBackend
+from gpuconv.backends.cuda.families import variants
 from gpuconv.backends.cuda.launch import Launch, Variant
 from gpuconv.backends.cuda.pieces import PIECE_BYTES
 from gpuconv.dtypes import DType

@@ -9,63 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from functools import cache
-from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from gpuconv.arrays import Spec, on_device, to_numpy
-from gpuconv.backends.cuda import (
-    adaptive,
-    box,
-    conv,
-    conv_pool,
-    conv_transpose,
-    linear,
-    morphology,
-    pool,
-    rank,
-    unpool,
-)
 from gpuconv.backends.cuda.cupy_launcher import CupyLauncher, Status, probe
-from gpuconv.backends.cuda.launch import Family, Launcher, Variant
+from gpuconv.backends.cuda.launch import Launcher
 from gpuconv.backends.cuda.pieces import PIECE_BYTES, Piece, cut_operands, pieces
 from gpuconv.errors import BackendUnavailableError
-from gpuconv.plan import (
-    AdaptivePoolPlan,
-    BoxPlan,
-    ConvPlan,
-    ConvPoolPlan,
-    ConvTransposePlan,
-    LinearPlan,
-    MorphPlan,
-    Plan,
-    PoolPlan,
-    RankPlan,
-    UnpoolPlan,
-)
-
-FAMILIES: dict[type, Family] = {
-    LinearPlan: linear.launches,
-    BoxPlan: box.launches,
-    RankPlan: rank.launches,
-    MorphPlan: morphology.launches,
-    ConvPlan: conv.launches,
-    ConvTransposePlan: conv_transpose.launches,
-    ConvPoolPlan: conv_pool.launches,
-    PoolPlan: pool.launches,
-    AdaptivePoolPlan: adaptive.launches,
-    UnpoolPlan: unpool.launches,
-}
-
-MODULES = (linear, box, rank, morphology, conv, conv_transpose, conv_pool, pool, adaptive, unpool)
-
-
-@cache
-def variants() -> tuple[Variant, ...]:
-    """Every kernel that any plan may ask for."""
-    return tuple(chain.from_iterable(module.variants() for module in MODULES))
+from gpuconv.plan import Plan, UnpoolPlan
 
 
 class CudaBackend:
@@ -146,5 +99,7 @@ class CudaBackend:
         piece.finish()
 
     def _launch(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
+        from gpuconv.backends.cuda.families import FAMILIES  # a machine without a GPU needs none
+
         for launch in FAMILIES[type(plan)](plan, inputs, outputs, self.launcher):
             self.launcher.launch(launch, plan)

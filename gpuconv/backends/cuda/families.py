@@ -1,0 +1,53 @@
+"""Which family of kernels carries out which plan."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import chain
+
+from gpuconv.backends.cuda import (
+    adaptive,
+    box,
+    conv,
+    conv_pool,
+    conv_transpose,
+    linear,
+    morphology,
+    pool,
+    rank,
+    unpool,
+)
+from gpuconv.backends.cuda.launch import Family, Variant
+from gpuconv.plan import (
+    AdaptivePoolPlan,
+    BoxPlan,
+    ConvPlan,
+    ConvPoolPlan,
+    ConvTransposePlan,
+    LinearPlan,
+    MorphPlan,
+    PoolPlan,
+    RankPlan,
+    UnpoolPlan,
+)
+
+FAMILIES: dict[type, Family] = {
+    LinearPlan: linear.launches,
+    BoxPlan: box.launches,
+    RankPlan: rank.launches,
+    MorphPlan: morphology.launches,
+    ConvPlan: conv.launches,
+    ConvTransposePlan: conv_transpose.launches,
+    ConvPoolPlan: conv_pool.launches,
+    PoolPlan: pool.launches,
+    AdaptivePoolPlan: adaptive.launches,
+    UnpoolPlan: unpool.launches,
+}
+
+MODULES = (linear, box, rank, morphology, conv, conv_transpose, conv_pool, pool, adaptive, unpool)
+
+
+@cache
+def variants() -> tuple[Variant, ...]:
+    """Every kernel that any plan may ask for."""
+    return tuple(chain.from_iterable(module.variants() for module in MODULES))
