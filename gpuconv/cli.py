@@ -34,7 +34,7 @@ from gpuconv.image_io import FORMATS, ImageError, read_image, remove_leftovers
 from gpuconv.interrupts import PATIENCE_S, ignore_interrupts, leave, terminable
 from gpuconv.jobs import UsageError, choose_work, plan_tasks
 from gpuconv.journal import Journal
-from gpuconv.memory import default_limit, parse_bytes
+from gpuconv.memory import default_limit, parse_bytes, tame_allocator
 from gpuconv.operations import Argument, operations
 from gpuconv.pipeline import Pipeline, unknown_operation
 from gpuconv.preview import draw_preview
@@ -53,6 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     own = arguments is None
     args = list(sys.argv[1:] if arguments is None else arguments)
+    if own:
+        tame_allocator()
     try:
         with terminable():
             status = gpuconv.main(
@@ -199,6 +201,8 @@ def filter_command(
     need("gpuconv filter", "image", "PIL", "tifffile", "imagecodecs", "rich")
     if resume and overwrite:
         raise click.UsageError("--resume and --overwrite exclude each other; drop one")
+    if not out:
+        raise click.UsageError("OUT must not be empty; name a folder or a file")
     pipeline = _pipeline(ops)
     limit = _memory_limit(memory_limit)
     crew = _crew(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +39,9 @@ def plan_tasks(
     UsageError : an input does not exist, no image was found, two inputs would write one output,
         or an output would overwrite an input.
     """
-    found = [pair for text in inputs for pair in _expand(text, out, recursive)]
+    if "" in inputs:
+        raise UsageError("INPUT must not be empty; name a file, a folder or a quoted glob")
+    found = _unique(pair for text in inputs for pair in _expand(text, out, recursive))
     one_file = len(inputs) == 1 and len(found) == 1 and _is_image(Path(inputs[0]))
     if format_of(out) and _is_image(out):
         if not one_file:
@@ -53,7 +55,7 @@ def plan_tasks(
         unsupported = out.suffix.lower() in UNSUPPORTED and not out.is_dir()
         if unsupported or (out.exists() and not out.is_dir()):
             raise UsageError(f"OUT must be a folder or end in {', '.join(FORMATS)}, got {out}")
-        tasks = [_task(one, out, suffix) for one in dict.fromkeys(found)]
+        tasks = [_task(one, out, suffix) for one in found]
     if not tasks:
         hint = "; -r looks in the folders below, too"
         hint = hint if not recursive and any(map(os.path.isdir, inputs)) else ""
@@ -69,6 +71,14 @@ class _Found:
     path: Path
     relative: Path
     refused: str = ""
+
+
+def _unique(found: Iterable[_Found]) -> list[_Found]:
+    """Without what was named before, however it was written."""
+    unique: dict[tuple[str, Path], _Found] = {}
+    for one in found:
+        unique.setdefault((os.path.abspath(one.path), one.relative), one)
+    return list(unique.values())
 
 
 def _task(found: _Found, out: Path, suffix: str | None) -> Task:
@@ -132,9 +142,9 @@ def _walk(
 def _check_collisions(tasks: Sequence[Task]) -> None:
     writers: dict[str, Path] = {}
     inputs = {identity for task in tasks if (identity := _identity(task.input))}
-    for task in tasks:
-        if task.refused:
-            continue
+    used = [task for task in tasks if not task.refused]
+    folders = {_identity(task.input) for task in used if os.path.isdir(task.input)} - {None}
+    for task in used:
         key = os.path.normcase(os.path.abspath(task.output))
         if key in writers:
             raise UsageError(
@@ -142,6 +152,8 @@ def _check_collisions(tasks: Sequence[Task]) -> None:
                 "filter them into different folders"
             )
         writers[key] = task.input
+        if folders and any(_identity(above) in folders for above in task.output.parents):
+            raise UsageError(f"OUT must not lie inside of an input, got {task.output}")
         if _identity(task.output) in inputs:
             raise UsageError(
                 f"OUT must not overwrite an input, got {task.output}; choose another folder"

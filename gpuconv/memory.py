@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import threading
@@ -14,6 +15,9 @@ _UNITS |= {f"{prefix}i": 1024**power for power, prefix in enumerate("kmgt", 1)}
 _AMOUNT = re.compile(r"\s*(\d+(?:\.\d*)?|\.\d+)\s*([kmgt]?i?)b?\s*", re.IGNORECASE)
 
 _CGROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""glibc's numbers, of malloc.h."""
+
 _UNKNOWN = 4 << 30
 """What a machine is taken to have that does not tell."""
 
@@ -61,6 +65,20 @@ def format_bytes(count: int) -> str:
         if amount >= 100 or not power
         else (f"{amount:.1f} {names[power]}")
     )
+
+
+def tame_allocator() -> None:
+    """Let the C library give large arrays back at once, and keep small ones for the next image.
+
+    As it comes, glibc raises both limits by itself: arrays of one image then lie scattered over the
+    heaps of many threads, which grow and shrink with each. For a process of our own only.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # another C library
+        return
+    set_option(_MMAP_THRESHOLD, 4 << 20)
+    set_option(_TRIM_THRESHOLD, 64 << 20)
 
 
 class Budget:

@@ -336,3 +336,251 @@ def test_filter_headers_that_lie_cost_no_memory(tmp_path: Path) -> None:
     assert ended.peak_bytes - little.peak_bytes < limit + (64 << 20)
     for n, r in told.items(): print(n, r)
     print((ended.peak_bytes - little.peak_bytes) / 2**20)
+
+
+@pytest.fixture
+def nobody() -> Iterator[dict[str, Any]]:
+    """Options for a process that permissions bind, even where root runs these tests."""
+    if os.geteuid():
+        yield {}
+        return
+    import ctypes
+
+    unshare = getattr(ctypes.CDLL(None, use_errno=True), "unshare", None)
+    new_user = 0x10000000
+    if unshare is None or subprocess.call(["unshare", "-U", "true"], stderr=subprocess.DEVNULL):
+        pytest.skip("root cannot give up its powers here")
+    yield {"preexec_fn": lambda: unshare(new_user)}
+
+
+def test_filter_without_permissions(tmp_path: Path, nobody: dict[str, Any]) -> None:
+    for name in ("a", "b", "c", "sub/d", "locked/e", "locked/f"):
+        save(tmp_path / "in" / f"{name}.png", photo(20, 30))
+    (tmp_path / "in" / "b.png").chmod(0)
+    (tmp_path / "in" / "locked").chmod(0)
+    (tmp_path / "out" / "sub").mkdir(parents=True)
+    (tmp_path / "out" / "sub").chmod(0o555)
+    report = tmp_path / "report.json"
+    line = ["filter", tmp_path / "in", "-r", "-o", tmp_path / "out", "--op", "sobel"]
+    try:
+        ended = run(*line, "--report", report, **nobody)
+        (tmp_path / "out").chmod(0o555)
+        refused = run(*line, "--overwrite", **nobody)
+    finally:
+        for path in ("in/locked", "out", "out/sub"):
+            (tmp_path / path).chmod(0o755)
+    assert ended.status == 1
+    assert reasons_of(report) == {
+        "b.png": "cannot be read: Permission denied",
+        "locked": "cannot be read: Permission denied",
+        "d.png": "cannot be written: Permission denied",
+    }
+    assert set(contents(tmp_path / "out")) == {"a.png", "c.png"}
+    assert refused.status == 2
+    assert refused.err.startswith(f"gpuconv: OUT {tmp_path / 'out'} cannot be written: Permission")
+    assert refused.err.count("\n") == 1
+
+
+def test_filter_onto_a_full_disk(tmp_path: Path) -> None:
+    """Files may not grow beyond a size: what that is told by is another number, no other way."""
+    most = 60_000
+    save(tmp_path / "in" / "a.png", photo(20, 30))
+    for ending in ENDINGS:
+        save(tmp_path / "in" / f"large.{ending}", photo(300, 400, dtype=np.uint8))
+    report = tmp_path / "report.json"
+    ended = run(
+        *("filter", tmp_path / "in", "-o", tmp_path / "out", "--op", "sobel"),
+        *("--report", report),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)),
+    )
+    told = reasons_of(report)
+    assert ended.status == 1
+    assert {f"large.{ending}" for ending in ("png", "tif", "npy")} <= set(told)
+    assert set(told.values()) == {"cannot be written: File too large"}
+    assert set(contents(tmp_path / "out")) == set(os.listdir(tmp_path / "in")) - set(told)
+    assert leftovers(tmp_path) == []
+
+
+def test_filter_onto_a_disk_that_is_full(tmp_path: Path) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.call(["mount", "-t", "tmpfs", "-o", "size=400k", "none", disk], stderr=-3):
+        pytest.skip("needs the right to mount a file system")
+    try:
+        for i in range(8):
+            save(tmp_path / "in" / f"{i}.npy", photo(200, 200))
+        line = ["filter", tmp_path / "in", "-o", disk / "out", "--op", "sobel", "-q"]
+        ended = run(*line, "--report", disk / "report.json")
+        assert ended.status == 1
+        assert "3.npy: cannot be written: No space left on device\n" in ended.err
+        assert len(contents(disk / "out")) == 3
+        assert leftovers(disk) == []
+        (disk / "fill").write_bytes(bytes((400 << 10) - sum(map(len, contents(disk).values()))))
+    except OSError:
+        pass
+    finally:
+        subprocess.call(["umount", disk])
+
+
+def test_filter_telling_onto_a_full_disk(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", photo(20, 30))
+    with open("/dev/full", "w") as full:
+        ended = run("filter", tmp_path / "a.png", "-o", tmp_path / "b", "--op", "sobel", stdout=full)
+        assert (ended.status, ended.err) == (0, "")
+        told = run("ops", stdout=full)
+        assert (told.status, told.err) == (2, "gpuconv: No space left on device\n")
+    for closed in (1, 2):
+        line = ["filter", tmp_path / "a.png", "-o", tmp_path / f"c{closed}", "--op", "sobel"]
+        pipes: dict[str, Any] = {"stdout": None, "stderr": None}
+        ended = run(*line, **pipes, preexec_fn=lambda closed=closed: os.close(closed))
+        assert ended.status == 0
+        assert set(contents(tmp_path / f"c{closed}")) == {"a.png"}
+        read_image(tmp_path / f"c{closed}" / "a.png")
+
+
+def test_filter_names_that_nobody_expects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [
+        *("line\nend.png", "\x1b[31mred.png", "-o.png", "a b;c.png", "[x].png", "*.png"),
+        *("tab\t.png", "ü.png", os.fsdecode(b"caf\xe9.png"), f"{'x' * 251}.png", "…" * 83 + ".png"),
+    ]
+    for name in names:
+        save(tmp_path / "in" / name, photo(9, 9))
+    (tmp_path / "in" / "bad\n\x1b[31m.png").write_bytes(b"no")
+    (tmp_path / "in" / os.fsdecode(b"bad\xe9.png")).write_bytes(b"no")
+    report = tmp_path / "report.json"
+    line = ["filter", tmp_path / "in", "-o", tmp_path / "out", "--op", "sobel", "--report", report]
+    assert here(*line) == 1
+    assert set(contents(tmp_path / "out")) == set(names)
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 2
+    assert "bad\\n\\x1b[31m.png: cannot be decoded" in shown.err
+    assert "bad\\udce9.png: cannot be decoded" in shown.err
+    assert shown.out.count("\n") == len(names) + 3
+    assert "\x1b" not in shown.out + shown.err
+    assert {Path(f["input"]).name for f in json.loads(report.read_text())["files"]} == {
+        *names,
+        "bad\n\x1b[31m.png",
+        os.fsdecode(b"bad\xe9.png"),
+    }
+    assert here(*line, "--resume") == 1
+    assert report_of(report)[0]["skipped"] == len(names)
+    assert here(*line[:1], tmp_path / "in" / "[x].png", "-o", tmp_path / "o.png", *line[4:6]) == 0
+    longer = [*line[:3], tmp_path / "longer", *line[4:6], "--format", "tiff", "--report", report]
+    assert here(*longer) == 1
+    assert "File name too long" in {*reasons_of(report).values()}.pop() + capsys.readouterr().err
+
+
+def test_filter_what_changes_while_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    for name in ("a", "gone", "folder", "pipe", "cut", "other", "link", "taken", "z"):
+        save(folder / f"{name}.png", photo(30, 40))
+    plan = cli.choose_work
+
+    def disturb(*arguments: Any, **options: Any) -> Any:
+        planned = plan(*arguments, **options)
+        for name in ("gone", "folder", "pipe", "link"):
+            (folder / f"{name}.png").unlink()
+        (folder / "folder.png").mkdir()
+        os.mkfifo(folder / "pipe.png")
+        (folder / "link.png").symlink_to("gone.png")
+        data = (folder / "cut.png").read_bytes()
+        (folder / "cut.png").write_bytes(data[: len(data) // 2])
+        save(folder / "other.png", photo(50, 60))
+        (out / "taken.png").mkdir(parents=True)
+        (out / "taken.png" / "mine").touch()
+        return planned
+
+    monkeypatch.setattr(cli, "choose_work", disturb)
+    report = tmp_path / "report.json"
+    assert here("filter", folder, "-o", out, "--report", report, "--jobs", 1, "--op", "sobel") == 1
+    assert reasons_of(report) == {
+        "gone.png": "cannot be read: No such file or directory",
+        "link.png": "cannot be read: No such file or directory",
+        "folder.png": "cannot be read: Is a directory",
+        "pipe.png": "cannot be read: not a regular file",
+        "cut.png": "cannot be decoded: the file is truncated",
+        "taken.png": "cannot be written: Is a directory",
+    }
+    assert set(contents(out)) == {"a.png", "other.png", "z.png", "taken.png/mine"}
+    assert leftovers(out) == []
+
+
+@pytest.mark.parametrize("ending", ["tif", "npy"])
+def test_filter_file_that_shrinks_under_a_reader(
+    tmp_path: Path, ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, read = save(tmp_path / f"a.{ending}", photo(300, 200)), gpuconv.tiling.Chain.compute
+
+    def compute(chain: Any, rows: range, *arguments: Any) -> Any:
+        if rows.start > 100:
+            os.truncate(path, 9000)
+        return read(chain, rows, *arguments)
+
+    monkeypatch.setattr(gpuconv.tiling.Chain, "compute", compute)
+    report = tmp_path / "report.json"
+    line = ["filter", path, "-o", tmp_path / "out", "--tile", 64, "--op", "sobel"]
+    assert here(*line, "--report", report) == 1
+    assert "truncated" in reasons_of(report)[path.name]
+    assert contents(tmp_path / "out") == {}
+
+
+def test_filter_outputs_have_ordinary_permissions_and_replace_links(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png", photo(20, 30))
+    save(tmp_path / "in" / "b.zarr", photo(20, 30))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "elsewhere.png").write_bytes(b"mine")
+    (tmp_path / "out" / "a.png").symlink_to(tmp_path / "elsewhere.png")
+    line = ["filter", tmp_path / "in", "-o", tmp_path / "out", "--op", "sobel"]
+    before = os.umask(0o027)
+    try:
+        assert here(*line) == 2
+        assert here(*line, "--overwrite") == 0
+    finally:
+        os.umask(before)
+    assert not (tmp_path / "out" / "a.png").is_symlink()
+    assert (tmp_path / "out" / "a.png").stat().st_mode & 0o777 == 0o640
+    assert (tmp_path / "out" / "b.zarr").stat().st_mode & 0o777 == 0o750
+    assert (tmp_path / "elsewhere.png").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("count", [150, pytest.param(3000, marks=pytest.mark.slow)])
+def test_filter_of_thousands_with_few_descriptors(tmp_path: Path, count: int) -> None:
+    data = save(tmp_path / "a.png", photo(8, 9)).read_bytes()
+    (tmp_path / "in").mkdir()
+    for i in range(count):
+        (tmp_path / "in" / f"{i}.png").write_bytes(data if i % 10 else data[:50])
+    few = {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))}
+    line = ["filter", tmp_path / "in", "-o", tmp_path / "out", "--op", "sobel", "--jobs", 16]
+    ended = run(*line, "-q", **few)
+    assert ended.status == 1
+    assert set(contents(tmp_path / "out")) == {f"{i}.png" for i in range(count) if i % 10}
+    assert {line.rpartition(": ")[2] for line in ended.err.splitlines()} == {"the file is truncated"}
+    little = run("filter", tmp_path / "a.png", "-o", tmp_path / "b.png", "--op", "sobel")
+    assert ended.peak_bytes - little.peak_bytes < (32 << 20) + count * 8000
+
+
+def test_filter_names_one_input_many_ways(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(tmp_path / "in" / "a.png", photo(9, 9))
+    save(tmp_path / "in" / "b.zarr", photo(9, 9))
+    names = ["in", "in/a.png", "./in/a.png", "in/../in/a.png", "in/*.png"]
+    inputs = [os.path.join(tmp_path, name) for name in names]
+    assert here("filter", *inputs, "-o", tmp_path / "out", "--op", "sobel") == 0
+    assert "2 of 2 images filtered" in capsys.readouterr().out
+    assert here("filter", "", "-o", tmp_path / "o", "--op", "sobel") == 2
+    assert here("filter", inputs[0], "-o", "", "--op", "sobel") == 2
+    inside = tmp_path / "in" / "b.zarr" / "out"
+    assert here("filter", tmp_path / "in" / "b.zarr", "-o", inside, "--op", "sobel") == 2
+    assert here("filter", *inputs, "-o", tmp_path / ("x" * 300), "--op", "sobel") == 2
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 4
+    assert "INPUT must not be empty" in told[0]
+    assert "OUT must not be empty" in told[1]
+    assert "OUT must not lie inside of an input" in told[2]
+    assert told[3].endswith("File name too long")
+    assert not inside.exists()

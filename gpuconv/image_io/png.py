@@ -40,7 +40,9 @@ _DEPTHS = {
     _RGB_ALPHA: (8, 16),
 }
 _SAMPLED_ROWS = 32
-_LARGEST_PROFILE = 1 << 26
+_KEPT = (b"IHDR", b"IEND", b"tRNS", b"acTL", b"iCCP", b"eXIf", b"pHYs", *COLOR_CHUNKS)
+_LARGEST_CHUNK = 16 << 20
+_LARGEST_PROFILE = 4 << 20
 
 
 def open_png(file: IO[bytes]) -> WholeImage:
@@ -103,7 +105,7 @@ def write_peak_bytes(spec: PageSpec) -> int:
 
 
 def _read_chunks(file: IO[bytes]) -> dict[bytes, bytes]:
-    """The first chunk of each kind, up to IEND, but for pixel data. libpng checks the latter."""
+    """The first chunk of each kind that is kept, up to IEND; of the others that they are there."""
     found: dict[bytes, bytes] = {}
     size = os.fstat(file.fileno()).st_size
     at = file.seek(len(SIGNATURE))
@@ -113,7 +115,7 @@ def _read_chunks(file: IO[bytes]) -> dict[bytes, bytes]:
         at += 12 + length
         if at > size or not kind:
             raise ValueError("the file is truncated")
-        if kind == b"IDAT":
+        if kind not in _KEPT or length > _LARGEST_CHUNK:
             found.setdefault(kind, b"")
             file.seek(at)
             continue
@@ -161,10 +163,10 @@ def _resolution(chunk: bytes) -> Resolution | None:
 
 def _inflate_profile(chunk: bytes) -> bytes | None:
     try:
-        packed = chunk.partition(b"\0")[2][1:]
-        return zlib.decompressobj().decompress(packed, _LARGEST_PROFILE)
+        profile = zlib.decompressobj().decompress(chunk.partition(b"\0")[2][1:], _LARGEST_PROFILE)
     except zlib.error:
         return None
+    return profile if 0 < len(profile) < _LARGEST_PROFILE else None  # longer: there may be more
 
 
 def _filtered_bands(page: Page) -> Iterator[Pixels]:
