@@ -378,6 +378,22 @@ def each(
         yield found
 
 
+def overview(path: Path) -> str:
+    """Kept lines as a Markdown table: a row a folder, a column an implementation."""
+    folders: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for text in path.read_text(encoding="utf-8").splitlines():
+        line = json.loads(text)
+        folders.setdefault(line["name"], {})[line["implementation"]] = line
+    rivals = list(dict.fromkeys(name for found in folders.values() for name in found))[1:]
+    table_rows = [["folder", "Mpixel/s", *rivals]]
+    for name, found in folders.items():
+        rate = table.short(found["gpuconv"]["megapixels_per_s"])
+        ratios = [found[rival]["ratio"] if rival in found else None for rival in rivals]
+        shown = ["-" if ratio is None else f"{ratio:.2f}x" for ratio in ratios]
+        table_rows.append([name.removeprefix("folder/"), rate, *shown])
+    return table.as_markdown(table_rows)
+
+
 def append(path: Path, lines: Sequence[Line]) -> None:
     """Add lines to a file, which need not exist."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -398,6 +414,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--folder", type=Path, help="where the photographs are kept; default: not")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="append JSON lines")
+    parser.add_argument("--show", type=Path, metavar="FILE", help="a table of kept lines, no run")
     parser.add_argument("--timeline", type=Path, metavar="FILE.svg", help="draw the last run, too")
     return parser
 
@@ -406,6 +423,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line."""
     command = parser()
     options = command.parse_args(argv)
+    if options.show is not None:
+        print(overview(options.show))
+        return 0
     loops = options.loops.split(",") if options.loops else list(LOOPS)
     for loop in loops:
         if loop not in LOOPS:

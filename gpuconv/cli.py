@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 try:
     import click
@@ -109,7 +109,30 @@ def gpuconv() -> None:
     """
 
 
-@gpuconv.command("filter", short_help="Filter image files and folders.")
+class _Grouped(click.Command):
+    """A command whose options are listed by what they are about; what is in no group comes last."""
+
+    groups: ClassVar = {
+        "Images": ("out", "ops", "recursive", "extension"),
+        "Outputs that exist": ("resume", "overwrite"),
+        "Speed and memory": ("backend", "device", "jobs", "memory_limit", "tile"),
+        "Many processes": ("workers", "scheduler"),
+        "What is told": ("report", "preview", "quiet"),
+    }
+
+    def format_options(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        title_of = {name: title for title, names in self.groups.items() for name in names}
+        rows: dict[str, list[tuple[str, str]]] = {title: [] for title in self.groups}
+        for option in self.get_params(context):
+            record = option.get_help_record(context)
+            if record is not None and isinstance(option, click.Option):
+                rows[title_of.get(option.name or "", "What is told")].append(record)
+        for title, records in rows.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+@gpuconv.command("filter", cls=_Grouped, short_help="Filter image files and folders.")
 @click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
 @click.option(
     "-o", "--out", "out", metavar="OUT", required=True, help="Folder, or a file for one input."
@@ -335,7 +358,9 @@ def _pipeline(ops: Sequence[str]) -> Pipeline:
         try:
             Pipeline(text)
         except ValueError as error:
-            raise click.UsageError(f"--op {text}: {error}") from error
+            cut = "[" in text and "]" not in text
+            hint = "; quote the operation, as the shell ends a command at ';'" if cut else ""
+            raise click.UsageError(f"--op {text}: {error}{hint}") from error
     return Pipeline(*ops)
 
 

@@ -47,7 +47,7 @@ class Threads:
         self._jobs = jobs
         self._patience_s = patience_s
         self.name = filter_one.backend.name
-        self.finished = []
+        self.finished: list[Outcome] = []
 
     def __enter__(self) -> Crew:
         return self
@@ -98,7 +98,7 @@ class Cluster:
         self._stack = ExitStack()
         self._client: Any = None
         self.name = settings.backend
-        self.finished = []
+        self.finished: list[Outcome] = []
 
     def __enter__(self) -> Crew:
         self._client = self._stack.enter_context(scale.cluster(self._scheduler, self._workers))

@@ -64,7 +64,16 @@ def leave(status: int, folders: Iterable[Path] = ()) -> NoReturn:
     for child in children:
         child.join(5)
     if children:
-        import_module("multiprocessing.util")._exit_function()  # or its tracker complains
+        _forget_semaphores()
     for folder in folders:
         remove_leftovers(folder, mine=True)
     os._exit(status)
+
+
+def _forget_semaphores() -> None:
+    """Delete those of multiprocessing; its tracker would tell of what other threads delete now."""
+    import_module("multiprocessing.util")._exit_function()
+    tracker = import_module("multiprocessing.resource_tracker")._resource_tracker
+    if getattr(tracker, "_pid", None):
+        with suppress(OSError):
+            os.kill(tracker._pid, signal.SIGKILL)

@@ -180,8 +180,7 @@ class Chain:
             found.append(part_of(plan, axis, outputs) or whole(plan, axis, outputs))
             plan = found[-1].plan
         pieces = [
-            unwrapped(p.start, p.stop, n)
-            for p, n in zip(found, input_size(link.plan), strict=True)
+            unwrapped(p.start, p.stop, n) for p, n in zip(found, input_size(link.plan), strict=True)
         ]
         source = _join_all(
             [

@@ -77,7 +77,8 @@ def contents(folder: Path) -> dict[str, bytes]:
         for name in names:
             if name != ".gpuconv-run.jsonl":
                 path = Path(root) / name
-                found[path.relative_to(folder).as_posix()] = path.read_bytes()
+                with contextlib.suppress(FileNotFoundError):  # a process may be at work there
+                    found[path.relative_to(folder).as_posix()] = path.read_bytes()
     return found
 
 

@@ -482,6 +482,20 @@ USAGE = {
     "filter {in}/a.png -o {in}/notes.txt --op sobel": "OUT must be a folder or end in .png, .jpg, ",
     "filter {in}/a.png -o {out}.png --format tif --op sobel": "--format tif and the name {out}.png "
     "must agree; drop one",
+    "filter {in} -o {out} --op sobel --device 0 --backend numpy": "--device is for the cuda "
+    "backend, not numpy (see gpuconv filter --help)",
+    "filter {in} -o {out} --op sobel --memory-limit lots": "--memory-limit must be an amount of "
+    "memory such as 512MiB or 4GiB, got lots",
+    "filter {in} -o {out} --op sobel --memory-limit 0": "--memory-limit must be an amount of ",
+    "filter {in} -o {out} --op sobel --tile 0": "Invalid value for '--tile': 0 is not in the ",
+    "filter {in} -o {out} --op sobel --workers 0": "Invalid value for '--workers': 0 is not in ",
+    "filter {in} -o {out} --op sobel --workers 2 --scheduler tcp://h:1": "--workers and "
+    "--scheduler exclude each other; drop one",
+    "filter {in} -o {out} --op sobel --workers 2 --device 0": "--device must not be given with ",
+    "filter {in} -o {out} --op sobel --preview {out}.jpg": "--preview must end in .png, got {out}",
+    "filter {in} -o {out} --op sobel --preview {in}/a.png": "--preview must not be one of the ",
+    "filter {in} -o {out} --op filter2d:kernel=[0,-1,0": "--op filter2d:kernel=[0,-1,0: brackets "
+    "must be closed, got kernel=[0,-1,0; quote the operation, as the shell ends a command at ';'",
     "ops nosuch": "NAME must be one that `gpuconv ops` lists (box_blur, ",
     "explain {in}/a.png": "--kernel must be given with IMAGE, such as --kernel sharpen",
     "explain --kernel edge": "IMAGE must be given with --kernel and --at",
@@ -727,3 +741,159 @@ def test_import_gpuconv_needs_no_extra() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+# Parts, memory, previews, Zarr, workers
+
+
+@pytest.mark.parametrize("ending", ["tif", "npy", "zarr"])
+@pytest.mark.parametrize(
+    "steps",
+    [
+        ["gaussian_blur:sigma=2,border=wrap", "max_pool2d:kernel_size=3"],
+        ["sobel", "median_blur:size=5", "avg_pool2d:kernel_size=(2,3),stride=2"],
+        ["adaptive_avg_pool2d:output_size=(13,17)"],
+    ],
+)
+def test_filter_tiles_give_the_same_bits(tmp_path: Path, ending: str, steps: list[str]) -> None:
+    color, alpha = noise(50, 70, 3), noise(50, 70, seed=1)
+    inputs = tmp_path / "in"
+    save(inputs / f"colour.{ending}", color)
+    save(inputs / f"alpha.{ending}", color, alpha)
+    save(inputs / f"deep.{ending}", noise(40, 37, dtype=np.uint16))
+    write_image(inputs / f"pages.{ending}", Image((Page(color), Page(color[::-1].copy()))))
+    line = ["filter", inputs, *(word for step in steps for word in ("--op", step))]
+    assert run(*line, "-o", tmp_path / "whole") == 0
+    for tile in (9, 16, 1000):
+        assert run(*line, "-o", tmp_path / f"tiles{tile}", "--tile", tile) == 0
+        for path in sorted(inputs.iterdir()):
+            expected = read_image(tmp_path / "whole" / path.name).pages
+            found = read_image(tmp_path / f"tiles{tile}" / path.name).pages
+            assert len(found) == len(expected)
+            for one, other in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(one.color, other.color)
+                assert (one.alpha is None) == (other.alpha is None)
+                if one.alpha is not None:
+                    np.testing.assert_array_equal(one.alpha, other.alpha)
+
+
+def test_filter_memory_limit_costs_what_cannot_be_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = noise(900, 1000, 3)
+    for name in ("a.png", "b.tif", "c.npy"):
+        save(tmp_path / "in" / name, pixels)
+    save(tmp_path / "in" / "small.png", noise(9, 9))
+    out = tmp_path / "out"
+    assert run("filter", tmp_path / "in", "-o", out, "--memory-limit", "4MiB", *BLUR) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"gpuconv: failed: {tmp_path}/in/a.png: needs about ")
+    assert line.endswith(
+        " in memory, more than the limit of 4.0 MiB; this PNG cannot be read by parts; use TIFF, "
+        ".npy or Zarr, or raise the memory limit"
+    )
+    expected = filters.gaussian_blur(pixels, 1.5, channel_axis=-1)
+    for name in ("b.tif", "c.npy"):
+        np.testing.assert_array_equal(load(out / name), expected)
+    narrow = ["filter", tmp_path / "in" / "b.tif", "-o", tmp_path / "d.png", *BLUR]
+    assert run(*narrow, "--memory-limit", "4MiB") == 1
+    assert "PNG cannot be written by parts; use TIFF, .npy or Zarr" in capsys.readouterr().err
+
+
+def test_filter_preview_shows_the_first_image_that_was_filtered(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture, out = tmp_path / "shown" / "preview.png", tmp_path / "out"
+    assert run("filter", photos, "-o", out, "--preview", picture, *BLUR) == 0
+    assert read_image(picture).pages[0].color.shape[2] == 3
+    before = picture.read_bytes()
+    assert run("filter", photos, "-o", out, "--preview", picture, "--resume", *BLUR) == 0
+    assert picture.read_bytes() == before
+    broken = photos / "sub" / "broken.jpg"
+    assert run("filter", broken, "-o", out, "--preview", tmp_path / "none.png", *BLUR) == 1
+    assert capsys.readouterr().err.endswith("gpuconv: no preview: no image was filtered\n")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_filter_zarr_arrays_are_images_like_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zarr = pytest.importorskip("zarr", reason="needs Zarr")
+    color = save(tmp_path / "in" / "a.zarr", noise(20, 30, 3))
+    save(tmp_path / "in" / "b.png", color)
+    expected = filters.gaussian_blur(color, 1.5, channel_axis=-1)
+    out, one = tmp_path / "out", tmp_path / "one.zarr"
+    assert run("filter", tmp_path / "in", "-o", out, *BLUR) == 0
+    assert run("filter", tmp_path / "in", "-o", tmp_path / "all", "--format", "zarr", *BLUR) == 0
+    assert run("filter", tmp_path / "in", "-o", tmp_path / "npy", "--format", "npy", *BLUR) == 0
+    assert run("filter", tmp_path / "in" / "b.png", "-o", one, *BLUR) == 0
+    for path in (out / "a.zarr", out / "b.png", tmp_path / "all" / "b.zarr", one):
+        np.testing.assert_array_equal(load(path), expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "npy" / "a.npy"), expected)
+    np.testing.assert_array_equal(zarr.open_array(str(one), mode="r")[:], expected)
+    again = ["filter", tmp_path / "in" / "b.png", "-o", one, "--op", "sobel"]
+    assert run(*again) == 2
+    assert run(*again, "--overwrite") == 0
+    np.testing.assert_array_equal(load(one), filters.sobel(color, channel_axis=-1))
+    assert run("filter", tmp_path / "in", "-o", out, "--resume", *BLUR) == 0
+    assert ", 2 already done" in capsys.readouterr().out
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_filter_zarr_group_asks_for_one_of_its_arrays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zarr = pytest.importorskip("zarr", reason="needs Zarr")
+    group = zarr.open_group(str(tmp_path / "group.zarr"), mode="w")
+    for name in ("left", "right"):
+        group.create_array(name, data=noise(9, 12, seed=len(name)))
+    assert run("filter", tmp_path / "group.zarr" / "left", "-o", tmp_path / "one.tif", *BLUR) == 0
+    expected = filters.gaussian_blur(noise(9, 12, seed=4), 1.5)
+    np.testing.assert_array_equal(load(tmp_path / "one.tif"), expected)
+    assert run("filter", tmp_path / "group.zarr", "-o", tmp_path / "out", *BLUR) == 1
+    told = capsys.readouterr().err
+    assert f"is a Zarr group: name one of its arrays, such as {tmp_path}/group.zarr/left" in told
+
+
+def test_filter_with_no_scheduler_there_writes_nothing(
+    photos: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clusters = pytest.importorskip("gpuconv.clusters")
+    pytest.importorskip("distributed", reason="needs Dask")
+    monkeypatch.setattr(clusters, "CONNECT_SECONDS", 0.3)
+    for address, reason in (
+        ("tcp://127.0.0.1:9", "no Dask scheduler answers at tcp://127.0.0.1:9; start one with: "),
+        ("nonsense", "no Dask scheduler answers at nonsense "),
+    ):
+        line = ["filter", photos, "-o", tmp_path / "out", "--scheduler", address, *BLUR]
+        assert run(*line) == 2
+        told = capsys.readouterr().err
+        assert told.startswith(f"gpuconv: {reason}")
+        assert told.count("\n") == 1
+        assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_filter_workers_write_the_same_bytes(photos: Path, tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="needs Dask")
+    save(photos / "e.zarr", noise(30, 40, 3))
+    alone, several = tmp_path / "alone", tmp_path / "several"
+    report = tmp_path / "report.json"
+    assert run("filter", photos, "-r", "-o", alone, *BLUR) == 1
+    line = ["filter", photos, "-r", "-o", several, "--workers", 2, *BLUR]
+    process = command(*line, "--report", report)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 1
+    broken = photos / "sub" / "broken.jpg"
+    assert errors.startswith(f"gpuconv: failed: {broken}: cannot be decoded: not a PNG")
+    assert errors.count("\n") == 1
+    assert files(several) == files(alone)
+    for name in files(alone):
+        assert (several / name).read_bytes() == (alone / name).read_bytes()
+    told = json.loads(report.read_text())
+    assert told["counts"] == {"total": 6, "done": 5, "failed": 1, "skipped": 0, "interrupted": 0}
+    assert told["backend"] == gpuconv.info()["auto"]["backend"]
+    assert run(*line, "--resume") == 1

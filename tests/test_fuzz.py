@@ -109,7 +109,9 @@ def interlaced(pixels: Any) -> bytes:
 
 def damaged(data: bytes, rng: random.Random) -> bytes:
     """A file with some of its bytes changed, missing, doubled or somewhere else."""
-    kind = rng.choice(("flip", "flip", "flip", "head", "head", "cut", "splice", "double", "numbers"))
+    kind = rng.choice(
+        ("flip", "flip", "flip", "head", "head", "cut", "splice", "double", "numbers")
+    )
     found = bytearray(data)
     size = len(data)
     if kind in ("flip", "head"):
