@@ -49,16 +49,23 @@ OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status: 0 done, 1 some failed, 2 usage, 130 ^C.
 
-    Without `arguments` they are those of this process, and ^C ends it here and now.
+    Without `arguments` they are those of this process, which ends here and now: Python would take
+    a tenth of a second to let go of its modules.
     """
-    own = arguments is None
-    args = list(sys.argv[1:] if arguments is None else arguments)
-    if own:
-        tame_allocator()
+    if arguments is not None:
+        return _status(list(arguments), own_process=False)
+    tame_allocator()
+    leave(_status(sys.argv[1:], own_process=True))
+
+
+def _status(arguments: list[str], *, own_process: bool) -> int:
     try:
         with terminable():
             status = gpuconv.main(
-                args or ["--help"], prog_name="gpuconv", standalone_mode=False, obj=own
+                arguments or ["--help"],
+                prog_name="gpuconv",
+                standalone_mode=False,
+                obj=own_process,
             )
         return status if isinstance(status, int) else OK
     except click.ClickException as error:
@@ -72,8 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _complain(f"{name}{os.strerror(error.errno or 0)}")
     except (click.Abort, KeyboardInterrupt, _Interrupted):
         complain("interrupted")
-        if own:
-            leave(INTERRUPTED)
         return INTERRUPTED
 
 
