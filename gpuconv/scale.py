@@ -20,6 +20,8 @@ from importlib import import_module
 from math import ceil, isnan, prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from gpuconv.arrays import Array
 from gpuconv.backends import use_backend
 from gpuconv.clusters import ClusterError, cluster, run_on
@@ -346,7 +348,7 @@ def _put_together(
                 shape = list(piece.shape)
                 for axis, wanted in zip(axes, box, strict=True):
                     shape[axis] = len(wanted)
-                result = piece.__array_namespace__().empty(tuple(shape), dtype=piece.dtype)
+                result = np.empty_like(piece, shape=tuple(shape))  # CuPy makes its own (NEP 18)
             result[tuple(target)] = piece[tuple(source)]
     return result
 

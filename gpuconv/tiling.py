@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv.arrays import Array, Spec, library
+from gpuconv.arrays import Array, Spec
 from gpuconv.backends import run, use_backend
 from gpuconv.dtypes import DType
 from gpuconv.errors import NotTileableError
@@ -248,16 +248,13 @@ def cut(length: int, most: int) -> Iterator[range]:
         yield range(start, min(length, start + most))
 
 
-def _join(arrays: Sequence[Array], axis: int) -> Array:
-    if library(arrays[0]) == "cupy":
-        return arrays[0].__array_namespace__().concat(arrays, axis=axis)
-    return np.concatenate(arrays, axis)
-
-
 def _join_all(grid: Sequence[Sequence[Array]], axes: tuple[int, int]) -> Array:
-    """Rectangles side by side and below each other as one; a single one as it is."""
-    rows = [line[0] if len(line) == 1 else _join(line, axes[1]) for line in grid]
-    return rows[0] if len(rows) == 1 else _join(rows, axes[0])
+    """Rectangles side by side and below each other as one; a single one as it is.
+
+    NumPy hands arrays of other libraries to those (NEP 18).
+    """
+    rows = [line[0] if len(line) == 1 else np.concatenate(line, axes[1]) for line in grid]
+    return rows[0] if len(rows) == 1 else np.concatenate(rows, axes[0])
 
 
 # Tracing

@@ -39,6 +39,12 @@ class ndarray:
     def __array__(self, *arguments: Any, **keywords: Any) -> np.ndarray:
         raise TypeError("Implicit conversion to a NumPy array is not allowed. Use `.get()`.")
 
+    def __array_function__(self, function: Any, types: Any, args: Any, kwargs: Any) -> ndarray:
+        assert function is np.concatenate, f"no {function.__name__} is expected of CuPy"
+        arrays, *rest = args
+        assert all(isinstance(array, ndarray) for array in arrays)
+        return ndarray(np.concatenate([array._host for array in arrays], *rest, **kwargs))
+
     def __getitem__(self, key: Any) -> ndarray:
         return ndarray(self._host[key])
 

@@ -191,6 +191,6 @@ def test_an_image_that_the_device_has_no_room_for_passes_in_pieces(backend, monk
 
 
 def test_tiles_pass_through_the_device(backend):
-    pipeline = gpuconv.Pipeline("median_blur:size=3", "avg_pool2d:kernel_size=2")
+    pipeline = gpuconv.Pipeline("median_blur:size=3,border=wrap", "avg_pool2d:kernel_size=2")
     result = gpuconv.apply_tiled(pipeline, IMAGES, backend=backend, tile=7)
     np.testing.assert_array_equal(result, pipeline(IMAGES, backend="numpy"))

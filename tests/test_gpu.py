@@ -167,3 +167,43 @@ def test_a_named_backend_is_the_device(cupy):
     assert type(result) is np.ndarray
     expected = gpuconv.conv2d(MAPS, WEIGHTS, padding=1, backend="numpy")
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_lanes_carry_many_images_at_a_time(cupy):
+    images = [RNG.integers(0, 256, (200 + i, 300), np.uint8) for i in range(24)]
+    steps = gpuconv.Pipeline("gaussian_blur:sigma=2", "median_blur:size=5", "sobel")
+    results = [None] * len(images)
+    done = gpuconv.stream(steps, images, results, backend="cuda", jobs=6)
+    assert [outcome.status for outcome in done] == ["done"] * len(images)
+    for image, result in zip(images, results, strict=True):
+        np.testing.assert_array_equal(result, steps(image, backend="numpy"))
+
+
+def test_lanes_keep_their_streams(cupy):
+    backend = gpuconv.backends.resolve("cuda", [])
+    streams = set()
+    for _ in range(4):
+        with backend.lane() as lane:
+            streams.add(cupy.cuda.get_current_stream().ptr)
+            device = lane.upload(IMAGES)
+            assert isinstance(device, cupy.ndarray)
+            np.testing.assert_array_equal(lane.download(device), IMAGES)
+    assert len(streams) == 1
+    assert cupy.cuda.Stream.null.ptr not in streams
+
+
+@pytest.mark.parametrize("border", ["reflect", "wrap", "constant"])
+def test_tiles_on_the_device_are_the_whole(cupy, border):
+    steps = gpuconv.Pipeline(f"box_blur:size=7,border={border}", "max_pool2d:kernel_size=2")
+    found = gpuconv.apply_tiled(steps, IMAGES, backend="cuda", tile=37)
+    np.testing.assert_array_equal(found, steps(IMAGES, backend="numpy"))
+
+
+def test_chunks_of_cupy_stay_on_the_device(cupy):
+    da = pytest.importorskip("dask.array", reason="Dask is not installed")
+    source = da.from_array(cupy.asarray(IMAGES[0]), chunks=(90, 128), asarray=False)
+    mapped = gpuconv.scale.map("gaussian_blur:sigma=3,border=wrap", source)
+    result = mapped.compute(scheduler="synchronous")
+    assert isinstance(result, cupy.ndarray)
+    expected = filters.gaussian_blur(IMAGES[0], 3, border="wrap", backend="numpy")
+    np.testing.assert_array_equal(result.get(), expected)
