@@ -268,6 +268,8 @@ def filter_command(
         run.outcomes = [*skipped, *crew.finished]
     if ended and own_process:
         ignore_interrupts()
+    for place in places:
+        remove_leftovers(place)  # of workers that are lost
     if not quiet:
         mention(run.summary())
     for failure in run.failures:

@@ -271,6 +271,33 @@ def test_filter_interrupted_leaves_no_workers(tmp_path: Path, number: signal.Sig
     assert set(contents(out)) <= {f"{i}.png" for i in range(8)}
 
 
+@pytest.mark.slow
+def test_filter_loses_nothing_with_a_worker(tmp_path: Path) -> None:
+    pytest.importorskip("distributed", reason="needs Dask")
+    psutil = pytest.importorskip("psutil")
+    for i in range(40):
+        save(tmp_path / "in" / f"{i:02}.png", photo(500, 700, i))
+    blur = ["--op", "gaussian_blur:sigma=3", "--op", "median_blur:size=5"]
+    assert run("filter", tmp_path / "in", "-o", tmp_path / "whole", *blur).status == 0
+    out, report = tmp_path / "out", tmp_path / "report.json"
+    line = ["filter", tmp_path / "in", "-o", out, *blur, "--workers", 2, "--report", report]
+    process = Running(*line)
+    process.wait(lambda: len(contents(out)) > 5)
+    workers = [
+        child
+        for child in psutil.Process(process.process.pid).children(recursive=True)
+        if "spawn_main" in " ".join(child.cmdline())
+    ]
+    assert len(workers) == 2
+    workers[0].kill()
+    ended = process.end()
+    assert (ended.status, ended.err) == (0, "")
+    counts, _ = report_of(report)
+    assert counts["done"] == counts["total"] == 40
+    assert contents(out) == contents(tmp_path / "whole")
+    assert leftovers(out) == []
+
+
 # Lied to
 
 

@@ -6,7 +6,6 @@ import itertools
 import pickle
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -274,13 +273,11 @@ def test_pooling_of_aligned_chunks_needs_no_strips():
     assert len(result.dask.layers[result.name]) == 9 + 1
 
 
-@pytest.mark.parametrize(("side", "limit_s"), [(32, 1.0), (100, 5.0)])
-def test_graphs_of_many_blocks_are_made_quickly(side, limit_s):
-    array = da.zeros((side * 100, side * 100), chunks=100, dtype=np.uint8)
-    start = time.perf_counter()
+def test_graphs_grow_with_the_blocks_alone():
+    array = da.zeros((3200, 3200), chunks=100, dtype=np.uint8)
     result = scale.map("gaussian_blur:sigma=2", array)
-    assert time.perf_counter() - start < limit_s
-    assert result.numblocks == (side, side)
+    assert result.numblocks == (32, 32)
+    assert len(result.dask.layers[result.name]) <= 5 * 32 * 32 + 1
 
 
 def test_nothing_is_computed_before_it_is_asked_for():
