@@ -775,3 +775,34 @@ def test_open_image_without_zarr_says_what_to_install(
     ):
         with pytest.raises(image_io.MissingExtraError, match=r"pip install 'gpuconv\[zarr\]'"):
             act()
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd", "blosc"])
+def test_zarr_chunks_that_are_bombs_are_refused_unread(tmp_path: Path, codec: str) -> None:
+    numcodecs = pytest.importorskip("numcodecs")
+    import zarr
+
+    if not hasattr(zarr, "create_array"):
+        pytest.skip("made with zarr-python 3")
+    compressor = {"gzip": numcodecs.GZip, "zstd": numcodecs.Zstd, "blosc": numcodecs.Blosc}[codec]()
+    folder = tmp_path / "a.zarr"
+    array = zarr.create_array(
+        str(folder),
+        shape=(64, 64),
+        chunks=(64, 64),
+        dtype="u1",
+        zarr_format=2,
+        compressors=compressor,
+    )
+    array[:] = 7
+    (folder / "notes").write_bytes(b"no chunk")
+    assert read_image(folder).pages[0].color.max() == 7
+    (chunk,) = [path for path in folder.rglob("*") if path.name in ("0.0", "0")]
+    chunk.write_bytes(bytes(compressor.encode(np.zeros(1 << 26, np.uint8))))
+    with pytest.raises(
+        ImageError, match="a decompression bomb: a chunk of 4096 bytes that unpacks"
+    ):
+        open_image(folder)
+    chunk.write_bytes(b"\x28\xb5")
+    with pytest.raises(ImageError, match=r"truncated|decoded"):
+        read_image(folder)

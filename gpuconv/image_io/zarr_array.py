@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import struct
 from collections.abc import Iterable, Iterator
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,6 +30,12 @@ _MOST_PAGES_A_CHUNK = 8
 
 _DECODED_TOGETHER = 10
 """Chunks that zarr-python 3 decodes at a time, unless told."""
+
+_CHUNK_NAME = re.compile(r"c?[\d.]*")
+"""The last part of a chunk's key: `3`, `0.3`, `c.0.3`, or `c` where there are no axes."""
+
+_SPARE_BYTES = 1 << 20
+"""What a chunk may unpack to beyond its size: checksums, or the padding of filters."""
 
 _NOT_COMPRESSING = {"bytes", "transpose", "sharding_indexed", "crc32c"}
 
@@ -62,7 +70,7 @@ class OpenZarr(OpenImage):
         codecs = set(_codecs(_metadata(folder / (".zarray" if version == 2 else "zarr.json"))))
         if "pickle" in codecs:
             raise ValueError("a Zarr array of Python objects (pickled) is refused")
-        stored_bytes = _check_folder(folder, codecs)
+        stored_bytes, largest_chunk = _check_folder(folder, codecs)
         if version == 3 and not _has_format_3():
             raise ValueError("a Zarr array of format 3 needs zarr-python 3")
         options: dict[str, Any] = {"zarr_format": version} if _has_format_3() else {}
@@ -87,6 +95,9 @@ class OpenZarr(OpenImage):
         metadata = Metadata(layout=layout)
         self.header = Header(specs, "Zarr", metadata, compressed=compressed)
         chunk_bytes = prod(chunks) * dtype.itemsize
+        if largest_chunk > chunk_bytes + _SPARE_BYTES:
+            told = f"a chunk of {chunk_bytes} bytes that unpacks to {largest_chunk}"
+            raise ValueError(f"a decompression bomb: {told}")
         self._chunk_rows = chunks[self._axes.index("H")]
         self.by_parts = chunk_bytes <= LARGEST_SEGMENT
         row_bytes = specs[0].nbytes // specs[0].height
@@ -193,13 +204,13 @@ def _codecs(told: Any) -> Iterator[str]:
             yield from _codecs(value)
 
 
-def _check_folder(folder: Path, codecs: set[str]) -> int:
-    """Bytes stored in a folder. Refused: pipes and devices, which may wait, and cut Blosc chunks.
+def _check_folder(folder: Path, codecs: set[str]) -> tuple[int, int]:
+    """Bytes stored in a folder, and those that its largest chunk says it unpacks to, if it says so.
 
-    Blosc reads on where a chunk ends too early.
+    Refused: pipes and devices, which may wait, and cut Blosc chunks, where Blosc reads on.
     """
-    is_blosc = "blosc" in codecs and "sharding_indexed" not in codecs
-    total, folders = 0, [str(folder)]
+    tell = None if "sharding_indexed" in codecs else _UNPACKED.get(_only(codecs))
+    total, largest, folders = 0, 0, [str(folder)]
     while folders:
         with os.scandir(folders.pop()) as entries:
             for entry in entries:
@@ -211,14 +222,52 @@ def _check_folder(folder: Path, codecs: set[str]) -> int:
                 else:
                     size = entry.stat().st_size
                     total += size
-                    if is_blosc and not entry.name.startswith((".z", "zarr.json")):
-                        _check_blosc(entry.path, name, size)
-    return total
+                    if tell is not None and _CHUNK_NAME.fullmatch(entry.name):
+                        with open(entry.path, "rb", buffering=0) as file:
+                            try:
+                                largest = max(largest, tell(file, size))
+                            except (struct.error, IndexError) as error:
+                                raise ValueError(f"chunk {name} is truncated") from error
+    return total, largest
 
 
-def _check_blosc(path: str, name: str, size: int) -> None:
-    """Compare a chunk's size with the one that stands in bytes 12 to 15 of it."""
-    with open(path, "rb", buffering=0) as file:
-        head = file.read(16)
-    if len(head) < 16 or int.from_bytes(head[12:], "little") > size:
-        raise ValueError(f"chunk {name} is truncated")
+def _only(codecs: set[str]) -> str:
+    """The codec that unpacks the chunks, if there is just one that could."""
+    found = codecs & _UNPACKED.keys()
+    return found.pop() if len(found) == 1 else ""
+
+
+def _blosc_bytes(file: IO[bytes], size: int) -> int:
+    """Blosc tells both sizes: unpacked in bytes 4 to 7, packed in 12 to 15."""
+    unpacked, _, packed = struct.unpack("<III", file.read(16)[4:])
+    if packed > size:
+        raise IndexError
+    return int(unpacked)
+
+
+def _gzip_bytes(file: IO[bytes], size: int) -> int:
+    """RFC 1952: the last four bytes."""
+    file.seek(max(0, size - 4))
+    (unpacked,) = struct.unpack("<I", file.read(4))
+    return int(unpacked)
+
+
+def _lz4_bytes(file: IO[bytes], size: int) -> int:
+    """numcodecs puts the size before the stream."""
+    (unpacked,) = struct.unpack("<I", file.read(4))
+    return int(unpacked)
+
+
+def _zstd_bytes(file: IO[bytes], size: int) -> int:
+    """RFC 8878, 3.1.1.1: the frame's content size, where it is told."""
+    head = file.read(18)
+    flags = head[4]
+    single = flags >> 5 & 1
+    width = (single, 2, 4, 8)[flags >> 6]
+    start = 5 + (not single) + (0, 1, 2, 4)[flags & 3]
+    told = int.from_bytes(head[start : start + width], "little")
+    return told + 256 if width == 2 else told
+
+
+_UNPACKED = {"blosc": _blosc_bytes, "gzip": _gzip_bytes, "lz4": _lz4_bytes, "zstd": _zstd_bytes}
+"""Codec → how a chunk tells what it unpacks to."""
