@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv.arrays import Array, describe, on_device, to_numpy
-from gpuconv.backends import BackendLike, resolve
+from gpuconv.backends import BackendLike, Lane, resolve
 from gpuconv.backends.numpy.threads import get_num_threads
 from gpuconv.dtypes import DType
 from gpuconv.files import MOST_THREADS, PARTS_BYTES, FileFilter, Task, told, whole_bytes
@@ -22,7 +22,7 @@ from gpuconv.image_io.types import Image, ImageError
 from gpuconv.memory import default_limit
 from gpuconv.pipeline import Pipeline, StepLike
 from gpuconv.tiling import cut, trace
-from gpuconv.workers import Outcome, Stages, Stop, in_order
+from gpuconv.workers import WAITING, Outcome, Stages, Stop, in_order
 
 Sink = Any
 """A folder, `sink(index, result)`, or anything that takes `sink[index] = result`."""
@@ -118,18 +118,19 @@ class _Turns:
         self._next = 0
         self._changed = threading.Condition()
 
-    def wait(self, number: int, stop: Stop) -> None:
-        """Wait for the turn of `number`."""
+    @contextmanager
+    def of(self, number: int, stop: Stop) -> Iterator[None]:
+        """The turn of `number`: waits for it, and ends it with the block."""
         with self._changed:
             while self._next != number:
                 self._changed.wait(0.1)
                 stop.check()
-
-    def through(self) -> None:
-        """Whose turn it was is through."""
-        with self._changed:
-            self._next += 1
-            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._next += 1
+                self._changed.notify_all()
 
 
 class _Ways:
@@ -146,6 +147,7 @@ class _Ways:
         self._folder = folder
         self._turns = _Turns()
         self._names: dict[str, int] = {}
+        self._largest = 0
 
     def __call__(self, numbered: tuple[int, Any]) -> tuple[Outcome, Any, int]:
         """(outcome, result for the sink if any, bytes that it holds)."""
@@ -154,18 +156,22 @@ class _Ways:
         is_file = isinstance(item, (str, os.PathLike))
         try:
             if is_file and self._folder is not None:
-                self._turns.wait(index, self._files.stop)
-                self._turns.through()
-                return self._files(self._task(index, Path(item))), None, 0
+                with self._turns.of(index, self._files.stop):
+                    task = self._task(index, Path(item))
+                return self._files(task), None, 0
             with ExitStack() as stack:
-                self._turns.wait(index, self._files.stop)
-                try:
+                with self._turns.of(index, self._files.stop), stages.at("decode"):
+                    load, need = self._prepare(item, is_file, stack)
+                    with stages.at(WAITING):
+                        held = self.budget.take(need)
+                self._files.stop.check()
+                with self._files.lane() as lane:
                     with stages.at("decode"):
-                        load, need = self._prepare(item, is_file, stack)
-                    held = self.budget.take(need)
-                finally:
-                    self._turns.through()
-                result, pixels = self._compute(load, is_file, stages)
+                        given = load()
+                    if load is item:
+                        held = self._correct(held, given)
+                    with stages.at("compute"):
+                        result, pixels = self._compute(given, is_file, lane)
         except Exception as error:  # whatever this image provokes, the others go on
             reason = error.reason if isinstance(error, ImageError) else told(error)
             self.budget.give(held)
@@ -192,24 +198,35 @@ class _Ways:
         if self._folder is not None:
             raise TypeError(f"a folder takes image files, got {type(item).__name__}")
         if callable(item):
-            item = item()
-        spec = describe("source", item)
-        need = 3 * int(np.prod(spec.shape, dtype=np.int64)) * spec.dtype.itemsize
-        return (lambda: item), need
+            if self._largest:
+                return item, self._largest
+            item = item()  # the first one alone: it tells how large they are
+            self._largest = _array_bytes(item)
+        return (lambda: item), _array_bytes(item)
 
-    def _compute(
-        self, load: Callable[[], Any], is_file: bool, stages: Stages
-    ) -> tuple[Array | Image, int]:
-        self._files.stop.check()
-        with self._files.lane() as lane:
-            with stages.at("decode"):
-                given = load()
-            with stages.at("compute"):
-                if is_file:
-                    return self._files.image(given, lane), given.pixels
-                result = self._files.run(given, self._axis, lane)
+    def _correct(self, held: int, given: Array) -> int:
+        """What is held for an array whose size was not known before.
+
+        It was taken to be as large as the largest so far. A larger one is not waited for: later
+        images may hold what is missing.
+        """
+        need = _array_bytes(given)
+        self._largest = max(self._largest, need)
+        self.budget.give(held - need)
+        return need
+
+    def _compute(self, given: Any, is_file: bool, lane: Lane) -> tuple[Array | Image, int]:
+        if is_file:
+            return self._files.image(given, lane), given.pixels
+        result = self._files.run(given, self._axis, lane)
         size = given.shape[-3:-1] if self._axis is not None else given.shape[-2:]
         return result, int(size[0]) * int(size[1])
+
+
+def _array_bytes(array: Array) -> int:
+    """What an array in a stream needs with its results, by estimate."""
+    spec = describe("source", array)
+    return 3 * int(np.prod(spec.shape, dtype=np.int64)) * spec.dtype.itemsize
 
 
 def apply_tiled(

@@ -146,6 +146,17 @@ def test_images_wait_for_memory_in_their_order():
     assert most <= 40_000  # 3 bytes a pixel are reserved once it is known how many there are
 
 
+def test_functions_are_called_side_by_side():
+    meeting = threading.Barrier(2, timeout=30)
+
+    def load():
+        meeting.wait()  # breaks where the other is not called meanwhile
+        return image((5, 5))
+
+    done = gpuconv.stream(BLUR, [lambda: image((9, 9)), load, load], {}, jobs=3)
+    assert [o.status for o in done] == ["done"] * 3
+
+
 def test_an_image_beyond_the_limit_says_what_to_do(tmp_path):
     write_image(tmp_path / "a.png", Image((Page(image((200, 200))),)))
     (done,) = gpuconv.stream(BLUR, [tmp_path / "a.png"], {}, memory_limit=1000)
