@@ -7,7 +7,8 @@ Sets (a case may be in several):
 
 * quick   small images, every operation: does it work, and roughly how fast?
 * cpu     1, 4 and 16 Mpixel and the layers of common networks
-* gpu     1, 8 and 64 images of 3840×2160, and one of 16384×16384; layers of 64 images
+* gpu     8 images of 3840×2160; the goals' cases also for 1, 64 and one of 16384×16384; layers of
+          64 images
 
 The gpu set comes in groups, the most telling cases first. Each is made for a `Scale`, so that a
 rehearsal without a GPU goes through the same cases at a tiny size.
@@ -29,7 +30,9 @@ import numpy as np
 import numpy.typing as npt
 
 import gpuconv
+from gpuconv.arrays import Spec
 from gpuconv.backends.numpy import NumpyBackend
+from gpuconv.window import AxisWindow
 
 Arrays = tuple[npt.NDArray[Any], ...]
 Shape = tuple[int, ...]
@@ -94,7 +97,7 @@ TINY = Scale((36, 64), (48, 48), 2, 8, 20)
 class Case:
     """One call of a public function.
 
-    `make` draws its arrays: the input of `shape` and `dtype` first, then weights. `arguments` are
+    `weights` draws what it takes beside its input, which is of `shape` and `dtype`. `arguments` are
     the keywords of the call.
     """
 
@@ -102,13 +105,19 @@ class Case:
     operation: str
     shape: Shape
     dtype: np.dtype[Any]
-    make: Callable[[np.random.Generator], Arrays] = field(compare=False)
+    weights: Callable[[np.random.Generator], Arrays] = field(compare=False)
     arguments: Mapping[str, Any]
     tags: frozenset[str] = frozenset()
 
+    def make(self, rng: np.random.Generator) -> Arrays:
+        """Its arrays: the input, then weights."""
+        return (noise(rng, self.shape, self.dtype), *self.weights(rng))
+
     @property
     def function(self) -> Callable[..., Any]:
-        """The public function, of feature maps or of images."""
+        """The public function, of feature maps or of images; or a chain of them."""
+        if self.operation == "pipeline":
+            return chain
         room = gpuconv if hasattr(gpuconv, self.operation) else gpuconv.filters
         function: Callable[..., Any] = getattr(room, self.operation)
         return function
@@ -120,9 +129,50 @@ class Case:
     def plan(self, arrays: Arrays) -> Any:
         """The plan of the call, without carrying it out."""
         recorder = _Recorder()
-        self.run(*arrays, backend=recorder)
-        (plan,) = recorder.plans
-        return plan
+        result = self.run(*arrays, backend=recorder)
+        if len(recorder.plans) == 1:
+            return recorder.plans[0]
+        return ChainOfPlans(recorder.plans, Spec(result.shape, result.dtype))
+
+
+class ChainOfPlans:
+    """What steps in a row are as one plan: the first's input becomes the last's output."""
+
+    def __init__(self, plans: Sequence[Any], result: Spec) -> None:
+        self.outputs = (result,)
+        self.flops = sum(plan.flops for plan in plans)
+        written = [sum(math.prod(s.shape) * s.dtype.itemsize for s in p.outputs) for p in plans]
+        self.min_bytes = plans[0].min_bytes - written[0] + written[-1]
+        axes = zip(*(reach for plan in plans for reach in _reaches(plan)), strict=True)
+        self.windows = tuple(map(_one_window, axes))
+
+
+def _reaches(plan: Any) -> list[tuple[AxisWindow, AxisWindow]]:
+    """The windows along H and W of a plan's own steps."""
+    if hasattr(plan, "steps"):
+        return [tuple(step.windows[-2:]) for step in plan.steps]
+    return [tuple(plan.windows[-2:])]
+
+
+def _one_window(steps: Sequence[AxisWindow]) -> AxisWindow:
+    """The window through which steps in a row see the first's input."""
+    extent, stride, before, after = 1, 1, 0, 0
+    for window in steps:
+        extent += (window.extent - 1) * stride
+        before += window.pad[0] * stride
+        after += window.pad[1] * stride
+        stride *= window.stride
+    return AxisWindow(extent, stride, pad=(before, after))
+
+
+def chain(images: Any, *, steps: tuple[str, ...], **where: Any) -> Any:
+    """A pipeline of these steps, made once."""
+    return _pipeline(steps)(images, **where)
+
+
+@cache
+def _pipeline(steps: tuple[str, ...]) -> gpuconv.Pipeline:
+    return gpuconv.Pipeline(*steps)
 
 
 class _Recorder(NumpyBackend):
@@ -187,7 +237,7 @@ def _case(
         operation=operation,
         shape=shape,
         dtype=np.dtype(DTYPES[dtype]),
-        make=lambda rng: (noise(rng, shape, DTYPES[dtype]), *weights(rng)),
+        weights=weights,
         arguments=MappingProxyType(arguments),
     )
 
@@ -206,13 +256,22 @@ def _image(
     return _case(operation, dtype, shape, label, weights, **arguments)
 
 
-def filter2d(dtype: str, shape: Shape, k: int) -> Case:
-    """A dense kernel that no two vectors make up, of sum 1."""
+def filter2d(dtype: str, shape: Shape, k: int, way: str = "") -> Case:
+    """A dense kernel that no two vectors make up, of sum 1; by a `way` of WAYS if asked for."""
 
     def weights(rng: np.random.Generator) -> Arrays:
         return (_mean_of(dtype, rng.random((k, k))),)
 
-    return _image("filter2d", dtype, shape, f"k{k}", weights)
+    label = f"k{k}-{way}" if way else f"k{k}"
+    return _image("filter2d", dtype, shape, label, weights, **WAYS[way])
+
+
+WAYS: dict[str, dict[str, str]] = {
+    "": {},
+    "tensor": {"algorithm": "tensor"},
+    "tf32": {"algorithm": "tensor", "precision": "tf32"},
+}
+"""How a dense kernel is asked for: "auto" picks tensor cores only once a GPU has proved them."""
 
 
 def separable_filter2d(dtype: str, shape: Shape, k: int) -> Case:
@@ -242,6 +301,23 @@ def sized(operation: str, dtype: str, shape: Shape, k: int) -> Case:
 def sobel(dtype: str, shape: Shape) -> Case:
     """The gradient's magnitude."""
     return _image("sobel", dtype, shape, "magnitude")
+
+
+def unsharp_mask(dtype: str, shape: Shape) -> Case:
+    """The image and its Gaussian blur of 9 taps, from one read."""
+    return _image("unsharp_mask", dtype, shape, "sigma1", sigma=1.0, amount=1.0)
+
+
+def pipeline(dtype: str, shape: Shape, label: str) -> Case:
+    """Steps in a row."""
+    return _image("pipeline", dtype, shape, label, steps=CHAINS[label])
+
+
+CHAINS = {
+    "edges": ("gaussian_blur:sigma=1", "sobel", "max_pool2d:kernel_size=2"),
+    "clean": ("median_blur:size=3", "gaussian_blur:sigma=1", "sharpen"),
+}
+"""Steps by the label of their case."""
 
 
 def sharpen(dtype: str, shape: Shape) -> Case:
@@ -339,21 +415,50 @@ def _cpu() -> Iterator[Case]:
 
 
 def _gpu_filters(scale: Scale) -> Iterator[Case]:
-    for shape in scale.batches:
+    """Every filter and dtype over eight images: grey, then RGB and RGBA."""
+    shape = scale.images(8)
+    for dtype in ("u8", "f32", "f16", "u16"):
+        yield from (filter2d(dtype, shape, k) for k in (3, 5, 7, 15, 31))
+        yield from (separable_filter2d(dtype, shape, k) for k in (3, 7, 15, 31))
+        yield from (gaussian_blur(dtype, shape, sigma) for sigma in (1, 3))
+        yield from (sized("box_blur", dtype, shape, k) for k in (5, 15))
+        yield sobel(dtype, shape)
+        yield unsharp_mask(dtype, shape)
+        yield from (sized("dilate", dtype, shape, k) for k in (3, 15, 31))
+    for dtype in ("u8", "u16", "f32"):
+        yield from (sized("median_blur", dtype, shape, k) for k in (3, 5, 7, 15, 31, 75))
+    for operation in ("erode", "morph_open", "morph_close", "morph_gradient"):
+        yield sized(operation, "u8", shape, 15)
+    for dtype, way in (("u8", "tensor"), ("f16", "tensor"), ("f32", "tf32")):
+        yield from (filter2d(dtype, shape, k, way) for k in (7, 15, 31))
+    yield sharpen("u8", shape)
+    yield from (pipeline(dtype, shape, label) for dtype in ("u8", "f32") for label in CHAINS)
+    yield from _colour((*shape, 3))
+    for channels in (3, 4):
+        colour = (*shape, channels)
+        for dtype in ("u8", "f32"):
+            yield from (filter2d(dtype, colour, k) for k in (3, 5, 7))
+            yield gaussian_blur(dtype, colour, 1)
+        yield sobel("u8", colour)
+
+
+def _gpu_sizes(scale: Scale) -> Iterator[Case]:
+    """The rows of DESIGN.md section 7 over one image, over 64 and over a huge one."""
+    _, *others = scale.batches
+    for shape in others:
         for dtype in ("u8", "f16", "f32"):
-            yield from (filter2d(dtype, shape, k) for k in (3, 5, 7, 15, 31))
-            yield from (gaussian_blur(dtype, shape, sigma) for sigma in (1, 3))
-            yield from (separable_filter2d(dtype, shape, k) for k in (7, 15, 31))
-            yield from (sized("box_blur", dtype, shape, k) for k in (5, 15))
+            yield filter2d(dtype, shape, 3)
+            yield gaussian_blur(dtype, shape, 1)
+            yield separable_filter2d(dtype, shape, 15)
+            yield sized("box_blur", dtype, shape, 15)
             yield sobel(dtype, shape)
             yield sized("dilate", dtype, shape, 15)
+        yield from (filter2d("f32", shape, k) for k in (5, 7))
+        yield separable_filter2d("f32", shape, 31)
+        for dtype in ("u8", "f16"):
+            yield from (filter2d(dtype, shape, k) for k in (15, 31))
+            yield from (filter2d(dtype, shape, k, "tensor") for k in (15, 31))
         yield from (sized("median_blur", "u8", shape, k) for k in (3, 5, 7, 15, 31))
-        yield from (sized("dilate", "u8", shape, k) for k in (3, 31))
-        yield sized("erode", "u8", shape, 15)
-        if shape == scale.images(8):
-            yield sharpen("u8", shape)
-            yield from _other_dtypes(shape, ("u16",))
-            yield from _colour((*shape, 3))
 
 
 def _gpu_pools(scale: Scale) -> Iterator[Case]:
@@ -391,15 +496,19 @@ def _gpu_convolutions(scale: Scale) -> Iterator[Case]:
 
 
 def _gpu_peers(scale: Scale) -> Iterator[Case]:
-    """What the peers are compared in: few cases, as theirs are slow."""
+    """What the peers are compared in, over sizes of kernels: few cases, as theirs are slow."""
     shape = scale.images(8)
     for dtype in ("u8", "f32"):
-        yield from (filter2d(dtype, shape, k) for k in (3, 7, 15))
+        yield from (filter2d(dtype, shape, k) for k in PEER_SIZES)
         yield from (gaussian_blur(dtype, shape, sigma) for sigma in (1, 3))
-        yield sized("box_blur", dtype, shape, 15)
+        yield from (sized("box_blur", dtype, shape, k) for k in (3, 15, 31))
         yield sobel(dtype, shape)
-        yield sized("dilate", dtype, shape, 15)
-    yield from (sized("median_blur", "u8", shape, k) for k in (3, 5, 7, 15))
+        yield from (sized("dilate", dtype, shape, k) for k in (3, 15, 31))
+    yield from (separable_filter2d("f32", shape, k) for k in PEER_SIZES)
+    yield from (sized("median_blur", "u8", shape, k) for k in PEER_SIZES)
+    yield from (sized("median_blur", "f32", shape, k) for k in (3, 5))
+    yield sized("morph_open", "u8", shape, 15)
+    yield unsharp_mask("f32", shape)
     for dtype in ("f16", "bf16", "f32"):
         if dtype not in DTYPES:
             continue
@@ -418,8 +527,11 @@ def _gpu_peers(scale: Scale) -> Iterator[Case]:
     yield pool2d("avg_pool2d", "f32", scale.maps(64, 64, 56), 9, 1)
 
 
+PEER_SIZES = (3, 5, 7, 15, 31)
+
 GPU_GROUPS = {
     "filters": _gpu_filters,
+    "sizes": _gpu_sizes,
     "pools": _gpu_pools,
     "convolutions": _gpu_convolutions,
     "peers": _gpu_peers,

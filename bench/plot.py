@@ -1,7 +1,8 @@
 """A results file as one picture: `python -m bench.plot FILE.jsonl OUT.svg`.
 
 A row a case of the cpu set, images of 4 Mpixel and layers; a mark a peer, at its time over
-gpuconv's. The same lines make the same file, byte for byte.
+gpuconv's. With --sizes, for results of a GPU: see `curves`. The same lines make the same file, byte
+for byte.
 
 Exit status: 0; 2 if the file holds no such case of this number of threads, or several devices.
 """
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.cases import Case, select
+from bench.curves import draw as draw_sizes
+from bench.curves import panels
 from bench.results import OURS, Line, latest, read
 from bench.table import counted, origin, short
 
@@ -160,20 +163,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser("python -m bench.plot", description=__doc__)
     parser.add_argument("file", type=Path, help="a file of JSON lines")
     parser.add_argument("picture", type=Path, help="the SVG file to write")
-    parser.add_argument("--threads", type=int, default=2, metavar="N", help="default: 2")
+    parser.add_argument("--threads", type=int, metavar="N", help="default: 2; any with --sizes")
+    parser.add_argument("--sizes", action="store_true", help="share of a copy against kernel size")
     options = parser.parse_args(argv)
+    threads = options.threads or (None if options.sizes else 2)
     try:
-        lines = [line for line in latest(read(options.file)) if line.threads == options.threads]
+        lines = [x for x in latest(read(options.file)) if threads in (None, x.threads)]
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    columns = [column_rows(families, lines) for families in COLUMNS]
+    found: list[Any] = panels(lines) if options.sizes else [column_rows(c, lines) for c in COLUMNS]
     devices = {line.device for line in lines}
-    if not any(columns):
-        wanted = f"cases of the cpu set beside peers, of {counted(options.threads)}"
+    if not any(found):
+        wanted = (
+            "filters of several sizes" if options.sizes else "cases of the cpu set beside peers"
+        )
+        wanted += "" if threads is None else f", of {counted(threads)}"
         parser.error(f"{options.file} must hold {wanted}, got none")
     if len(devices) > 1:
         parser.error(f"{options.file} must be of one device, got {', '.join(sorted(devices))}")
-    save(draw(columns, origin(lines[0])), options.picture)
+    figure = draw_sizes if options.sizes else draw
+    save(figure(found, origin(lines[0])), options.picture)
     return 0
 
 

@@ -7,10 +7,11 @@ could not be done is told in a line, too. The files in the folder:
     correctness.jsonl    1  a line a test: `pytest -m gpu --require-gpu`, then the comparison of
                             device and emulator
     sanitizer.jsonl      2  a line a call and tool: compute-sanitizer's memcheck and racecheck
-    filters.jsonl        3  lines of bench.results
-    pools.jsonl          4
-    convolutions.jsonl   5
-    peers.jsonl          6
+    filters.jsonl        3  lines of bench.results: every filter over eight images
+    sizes.jsonl          4  the filters of the goals over one image, 64 and a huge one
+    pools.jsonl          5
+    convolutions.jsonl   6
+    peers.jsonl          7
     round.jsonl             of every part: where and when it began and how it ended
 
 `--rehearse` goes the same ways on a machine without a GPU: NumPy, tiny sizes, emulator tests.
@@ -47,6 +48,9 @@ PATIENCE_S = 90.0
 
 BESIDE_PEERS = run.Settings(rounds=7, budget_s=0.5, sample_s=0.02)
 """Peers may be slow: each takes at most some three times its budget."""
+
+ALONE = run.Settings(rounds=9, budget_s=0.5, sample_s=0.01)
+"""A sample of a filter at the speed of memory is a hundred calls."""
 
 REHEARSED = run.Settings(rounds=3, budget_s=0.02, sample_s=0.0)
 REHEARSED_CALLS = 40
@@ -222,7 +226,7 @@ def _find_sanitizer() -> str | None:
     return shutil.which(SANITIZER, path=os.pathsep.join(folders))
 
 
-# ---------------------------------------------------------------- 3 to 6 speed
+# ---------------------------------------------------------------- 3 to 7 speed
 
 
 def speed(task: Round) -> bool:
@@ -263,7 +267,7 @@ def measure(task: Round) -> int:
     peers, missing = find(names, machine.cpu_count())
     for name, why in missing.items():
         task.tell("missing", peer=name, reason=why)
-    settings = REHEARSED if task.rehearse else BESIDE_PEERS if peers else run.FULL
+    settings = REHEARSED if task.rehearse else BESIDE_PEERS if peers else ALONE
     found = run.each(chosen, task.backend, peers, settings, machine.cpu_count(), task.path)
     for case in chosen:
         if time.time() > task.until:
@@ -293,6 +297,7 @@ PARTS: dict[str, Callable[[Round], bool]] = {
     "correctness": correctness,
     "sanitizer": sanitizer,
     "filters": speed,
+    "sizes": speed,
     "pools": speed,
     "convolutions": speed,
     "peers": speed,
@@ -300,13 +305,14 @@ PARTS: dict[str, Callable[[Round], bool]] = {
 
 SECONDS = {
     "correctness": 420,
-    "sanitizer": 180,
-    "filters": 330,
-    "pools": 150,
-    "convolutions": 150,
-    "peers": 210,
+    "sanitizer": 150,
+    "filters": 200,
+    "sizes": 170,
+    "pools": 120,
+    "convolutions": 120,
+    "peers": 320,
 }
-"""After which a part begins nothing more. Together 24 minutes: the rest of the half hour starts
+"""After which a part begins nothing more. Together 25 minutes: the rest of the half hour starts
 the machine and moves files."""
 
 
@@ -338,7 +344,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser("python -m bench.round", description="A round on a GPU.")
     parser.add_argument("--part", type=int, choices=range(1, len(PARTS) + 1))
-    parser.add_argument("--cases", default="*", metavar="GLOB", help="of parts 2 to 6")
+    parser.add_argument("--cases", default="*", metavar="GLOB", help="of parts 2 to 7")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="for results (default: $OUT)")
     parser.add_argument("--seconds", type=float, help="after which nothing more is begun")
     parser.add_argument("--rehearse", action="store_true", help="without a GPU, at a tiny size")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,9 @@ def describe(argument: str, array: Array) -> Spec:
     A PyTorch bfloat16 tensor on the host is described as float32: NumPy computes it there and the
     result is rounded once on the way back.
     """
+    kind: Any = type(array)
+    if kind is np.ndarray or _home(kind) == "cupy":
+        return Spec(array.shape, check_dtype(argument, array.dtype))
     if isinstance(array, np.ma.MaskedArray):
         raise TypeError(f"{argument} must not be a masked array, got {type(array).__name__}")
     if isinstance(array, (np.ndarray, np.generic)):
@@ -54,6 +58,20 @@ def describe(argument: str, array: Array) -> Spec:
     if isinstance(array, (list, tuple)):
         return describe(argument, sequence_to_numpy(argument, array))
     raise TypeError(f"{argument} must be an array, got {type(array).__name__}")
+
+
+def spec_key(array: Array) -> Any:
+    """What decides what `describe` answers, told sooner; None where only `describe` can tell."""
+    kind: Any = type(array)
+    home = _home(kind)
+    if kind is np.ndarray or home == "cupy":
+        return array.shape, array.dtype
+    if home == "torch":
+        return array.shape, array.dtype, array.is_cuda
+    if home == "other" and isinstance(getattr(array, "dtype", None), np.dtype):
+        shape = getattr(array, "shape", None)
+        return (shape, array.dtype) if type(shape) is tuple else None
+    return None
 
 
 def _bfloat16(argument: str) -> DType:
@@ -78,13 +96,34 @@ def sequence_to_numpy(argument: str, values: Any) -> npt.NDArray[Any]:
 
 def library(array: Array) -> str:
     """Top-level package of the array's type: "numpy", "cupy", "torch", "jaxlib", ..."""
-    return type(array).__module__.partition(".")[0]
+    kind: Any = type(array)
+    return _library(kind)
+
+
+@cache
+def _library(kind: Any) -> str:
+    return str(kind.__module__.partition(".")[0])
+
+
+@cache
+def _home(kind: Any) -> str:
+    """Where arrays of a type live: "host", "cupy" (a device), or "torch" and "other" (either)."""
+    if issubclass(kind, (np.ndarray, np.generic, list, tuple)):
+        return "host"
+    name = _library(kind)
+    if name == "cupy" and hasattr(kind, "__cuda_array_interface__"):
+        return "cupy"
+    return "torch" if name == "torch" and hasattr(kind, "is_cuda") else "other"
 
 
 def on_device(array: Array) -> bool:
     """Whether the array lives in the memory of a CUDA device."""
-    if isinstance(array, (np.ndarray, np.generic, list, tuple)):
-        return False
+    kind: Any = type(array)
+    home = _home(kind)
+    if home == "host" or home == "cupy":
+        return home == "cupy"
+    if home == "torch":
+        return bool(array.is_cuda)
     if hasattr(array, "__cuda_array_interface__"):
         return True
     device = getattr(array, "__dlpack_device__", None)
@@ -126,11 +165,33 @@ def shares_memory(first: Array, second: Array) -> bool:
     """Whether two arrays on the host, or two on a device, have an element in common."""
     if on_device(first) != on_device(second):
         return False
+    if not isinstance(first, np.ndarray) and _lie_apart(first, second):
+        return False
     try:
         places = _by_address(first), _by_address(second)
         return np.shares_memory(*places, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
+
+
+def _lie_apart(first: Array, second: Array) -> bool:
+    """Whether two arrays of CuPy's are far enough from each other to be told apart at once."""
+    kinds: Any = type(first), type(second)
+    if any(_home(kind) != "cupy" for kind in kinds):
+        return False
+    (low, high), (begin, end) = _bounds(first), _bounds(second)
+    return high <= begin or end <= low
+
+
+def _bounds(array: Array) -> tuple[int, int]:
+    """The first byte of an array of CuPy's, and the one behind its last."""
+    low = high = array.data.ptr
+    for size, stride in zip(array.shape, array.strides, strict=True):
+        if stride < 0:
+            low += (size - 1) * stride
+        else:
+            high += (size - 1) * stride
+    return low, high + array.dtype.itemsize
 
 
 class _Addresses:
@@ -166,6 +227,8 @@ def finish_output(array: Array, written: npt.NDArray[Any]) -> None:
 
 def like(template: Array, result: Any) -> Array:
     """`result` (NumPy's or CuPy's) as an array of the template's library, sharing its memory."""
+    if type(result) is type(template):
+        return result
     name = library(template)
     if isinstance(template, (np.ndarray, np.generic, list, tuple)) or name == library(result):
         return result

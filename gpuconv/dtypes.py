@@ -30,10 +30,19 @@ def is_integer_type(dtype: DType) -> bool:
     return dtype.name in INTEGERS
 
 
+@cache
+def _native(dtype: DType) -> DType | None:
+    """An accepted dtype in native byte order; None for others."""
+    if not is_float(dtype) and not is_integer_type(dtype):
+        return None
+    return dtype if dtype.name == "bfloat16" else dtype.newbyteorder("=")
+
+
 def check_dtype(argument: str, dtype: DType) -> DType:
     """`dtype` in native byte order, or a TypeError that names `argument`."""
-    if is_float(dtype) or is_integer_type(dtype):
-        return dtype if dtype.name == "bfloat16" else dtype.newbyteorder("=")
+    native = _native(dtype)
+    if native is not None:
+        return native
     remedy = " (view it as uint8)" if dtype.kind == "b" else ""
     raise TypeError(f"{argument} must be of an integer or float dtype, got {dtype}{remedy}")
 

@@ -42,6 +42,7 @@ from gpuconv.plan.filters import (
     plan_separable_filter,
     plan_unsharp,
 )
+from gpuconv.plan.remember import remembered
 
 __all__ = [
     "box_blur",
@@ -120,6 +121,8 @@ def filter2d(
     *,
     anchor: tuple[int, int] | None = None,
     delta: float = 0,
+    precision: str = "ieee",
+    algorithm: str = "auto",
     **common: Unpack[Common],
 ) -> Array:
     """Slide `kernel` over every image without flipping it.
@@ -130,12 +133,18 @@ def filter2d(
     kernel : (KH, KW) weights. 32- and 64-bit integer images take integer weights.
     anchor : (y, x) of the weight that lies on the output pixel; default (KH // 2, KW // 2).
     delta : number added to every sum before it is rounded.
+    precision : "ieee", or "tf32" to allow products of 11 bits on float images. Where there are no
+        tensor cores it changes nothing.
+    algorithm : "auto", "direct", or "tensor": tensor cores for a dense kernel of 7 taps or more
+        along an axis, on uint8, float16, bfloat16 and, with "tf32", float32 images. The NumPy
+        backend goes its own way.
 
     Returns
     -------
     Array of the images' shape and dtype, living where `images` lives.
     """
-    return _apply(plan_filter, images, kernel, own={"anchor": anchor, "delta": delta}, **common)
+    own = {"anchor": anchor, "delta": delta, "precision": precision, "algorithm": algorithm}
+    return _apply(plan_filter, images, kernel, own=own, **common)
 
 
 def separable_filter2d(
@@ -175,8 +184,15 @@ def gaussian_blur(
     -------
     Array of the images' shape and dtype.
     """
+    return _apply(_plan_gaussian, images, sigma, truncate, **common)
+
+
+@remembered("images")
+def _plan_gaussian(
+    images: Array, sigma: float | Sequence[float], truncate: float, **common: Any
+) -> Plan:
     taps = _gaussian(sigma, truncate)
-    return _apply(plan_separable_filter, images, *taps, **common)
+    return plan_separable_filter(images, *taps, **common)
 
 
 def _gaussian(sigma: float | Sequence[float], truncate: float) -> tuple[Any, Any]:
@@ -273,9 +289,14 @@ def sharpen(images: Array, amount: float = 1.0, **common: Unpack[Common]) -> Arr
     -------
     Array of the images' shape and dtype.
     """
+    return _apply(_plan_sharpen, images, amount, **common)
+
+
+@remembered("images")
+def _plan_sharpen(images: Array, amount: float, **common: Any) -> Plan:
     a = check.number("amount", amount)
     kernel = np.array([[0, -a, 0], [-a, 1 + 4 * a, -a], [0, -a, 0]], dtype=np.float64)
-    return _apply(plan_filter, images, kernel, **common)
+    return plan_filter(images, kernel, **common)
 
 
 def unsharp_mask(
@@ -296,7 +317,14 @@ def unsharp_mask(
     -------
     Array of the images' shape and dtype.
     """
-    return _apply(plan_unsharp, images, *_gaussian(sigma, 4.0), amount, **common)
+    return _apply(_plan_unsharp_mask, images, sigma, amount, **common)
+
+
+@remembered("images")
+def _plan_unsharp_mask(
+    images: Array, sigma: float | Sequence[float], amount: float, **common: Any
+) -> Plan:
+    return plan_unsharp(images, *_gaussian(sigma, 4.0), amount, **common)
 
 
 def median_blur(images: Array, size: Size, **common: Unpack[Common]) -> Array:

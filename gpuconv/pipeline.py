@@ -4,21 +4,29 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
-from gpuconv.arrays import Array, Spec, describe
+from gpuconv.arrays import Array, Spec, describe, library, on_device
+from gpuconv.backends import resolve, run
+from gpuconv.errors import NotTileableError
 from gpuconv.operations import Argument, Operation, operations, table
+from gpuconv.plan import ChainPlan
 from gpuconv.plan.check import check_out
 from gpuconv.step_text import MATRIX_ARGUMENTS, format_step, named_kernel, parse_step
+from gpuconv.tiling import trace
 
 __all__ = ["Argument", "Operation", "Pipeline", "operations"]
 
 StepLike = str | tuple[str, Mapping[str, Any]] | Callable[[Any], Any]
 """`"gaussian_blur:sigma=2"`, `("gaussian_blur", {"sigma": 2})`, or a callable on the images."""
+
+_MOST_PLANS = 64
+"""Chains of a pipeline that are kept, by shape and dtype; then all are forgotten."""
 
 _TRIAL_SHAPE = (2**15, 2**15)
 """An image that no window outgrows. It is one pixel in memory, and is never computed."""
@@ -28,8 +36,11 @@ class Pipeline:
     """Run image operations one after another: `Pipeline(*steps)(images)`.
 
     Each step rounds and saturates to the images' dtype, as if the operations were called one by
-    one. Everything about the steps is checked here, before any image is seen. Two pipelines of
-    the same text and pairs are equal, hash alike and can be pickled.
+    one. On CUDA operations in a row take as few launches as pay off, and images of the host pass
+    through the device once; callables get what the steps before them gave.
+
+    Everything about the steps is checked here, before any image is seen. Two pipelines of the same
+    text and pairs are equal, hash alike and can be pickled.
 
     Parameters
     ----------
@@ -47,7 +58,7 @@ class Pipeline:
     Pipeline('gaussian_blur:sigma=2', 'filter2d:kernel=emboss')
     """
 
-    __slots__ = ("_run", "steps")
+    __slots__ = ("_chains", "_run", "steps")
 
     steps: tuple[str | Callable[[Any], Any], ...]
     """The steps: canonical text, or the callable itself."""
@@ -60,6 +71,7 @@ class Pipeline:
             texts.extend(step.steps if isinstance(step, Pipeline) else [_canonical(step)])
         self.steps = tuple(texts)
         self._run = tuple(_NamedStep.of(s) if isinstance(s, str) else _Call(s) for s in texts)
+        self._chains = tuple(_chained(self._run))
 
     def __call__(
         self,
@@ -89,10 +101,13 @@ class Pipeline:
                 self(image, channel_axis=channel_axis, out=one, backend=backend)
                 for image, one in zip(images, outs, strict=True)
             ]
-        *firsts, last = self._run
+        steps: Sequence[_Step] = self._run
+        if len(self._chains) < len(steps) and _takes_chains(backend, images):
+            steps = self._chains
+        *firsts, last = steps
         result = images
-        for run in firsts:
-            result = run(result, channel_axis, None, backend)
+        for step in firsts:
+            result = step(result, channel_axis, None, backend)
         if out is not None and firsts:
             check_out(out, describe("out", out), [("images", images)])
         return last(result, channel_axis, out, backend)
@@ -184,6 +199,70 @@ class _Call:
         check_out(out, Spec(spec.shape, spec.dtype), [])
         out[...] = result
         return out
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chain:
+    """Operations in a row, planned together where that can be."""
+
+    steps: tuple[_NamedStep, ...]
+    plans: dict[Any, ChainPlan | None] = field(default_factory=dict)
+
+    def __call__(
+        self, images: Array, channel_axis: int | None, out: Array | None, backend: Any
+    ) -> Array:
+        plan = self._plan(describe("images", images), channel_axis)
+        if plan is not None:
+            result: Array = run(plan, images, out=out, backend=backend)
+            return result
+        *firsts, last = self.steps
+        result = images
+        for step in firsts:
+            result = step(result, channel_axis, None, backend)
+        return last(result, channel_axis, out, backend)
+
+    def _plan(self, images: Spec, channel_axis: int | None) -> ChainPlan | None:
+        key = (images.shape, images.dtype, channel_axis)
+        if key not in self.plans:
+            if len(self.plans) >= _MOST_PLANS:
+                self.plans.clear()
+            self.plans[key] = self._planned(images, channel_axis)
+        return self.plans.get(key)
+
+    def _planned(self, images: Spec, channel_axis: int | None) -> ChainPlan | None:
+        def one_by_one(image: Any, channel_axis: int | None = None) -> Any:
+            for step in self.steps:
+                image = step(image, channel_axis, None, None)
+            return image
+
+        try:
+            found = trace(one_by_one, images.shape, images.dtype, channel_axis=channel_axis)
+        except NotTileableError:
+            return None
+        return ChainPlan(images, channel_axis is not None, tuple(found.plans))
+
+
+_Step = _NamedStep | _Call | _Chain
+
+
+def _chained(steps: Sequence[_NamedStep | _Call]) -> Iterator[_Step]:
+    """The steps, operations in a row as chains."""
+    for named, group in groupby(steps, lambda step: isinstance(step, _NamedStep)):
+        some: Any = tuple(group)
+        if named and len(some) > 1:
+            yield _Chain(some)
+        else:
+            yield from some
+
+
+def _takes_chains(backend: Any, images: Array) -> bool:
+    """Whether who computes plans chains, and rounds after each step as the steps one by one do.
+
+    A bfloat16 tensor of the host would be rounded once, at the end.
+    """
+    if not getattr(resolve(backend, [images]), "chains", False):
+        return False
+    return on_device(images) or library(images) != "torch" or "bfloat16" not in str(images.dtype)
 
 
 class _PlannedError(Exception):

@@ -3,12 +3,41 @@
 //   dense_any     any kernel, any channels: weights come from shared memory, a thread marches down
 //                 the input rows of its outputs and meets each pixel once
 //   dense_small   3x3, 5x5 and 7x7 over one channel: the same march, unrolled, with the weights
-//                 among the parameters
+//                 among the parameters; for rows that do not begin at multiples of 16 bytes
+//   dense_strip   the same sizes over 1, 3 or 4 interleaved channels, and up to 15x15 over one,
+//                 where rows do: a warp marches down a strip (see common/strip.cuh), all that it
+//                 keeps lies in registers
 //
-// A block takes a tile of one plane; the tile with its halo lies in shared memory, for dense_any in
-// chunks of kernel rows and of entries (see common/linear.cuh) where it is large. Both kernels add
-// the products of a window in the same order.
+// For the first two a block takes a tile of one plane; the tile with its halo lies in shared
+// memory, for dense_any in chunks of kernel rows and of entries (see common/linear.cuh) where it is
+// large.
+// All add the products of a window in the same order.
 #include "common/linear.cuh"
+#include "common/strip.cuh"
+
+// sums += one entry of the kernel rows that a line of pixels meets. `weights` are those of kernel
+// row `line`, which is met by the first row of outputs; WHOLE: all elements of the entry are taps.
+template <typename A, int STENCILS, bool WHOLE>
+__device__ __forceinline__ void add_entry(Sums<A, STENCILS>& sums, const A* values, int place,
+                                          const Weight<A>* weights, int line, int height,
+                                          int stencil_step, int row_step) {
+    constexpr int Q = PACK<A>, R = ROWS_EACH<A>;
+#pragma unroll
+    for (int r = 0; r < R; ++r) {
+        if (line < r || line - r >= height) continue;
+#pragma unroll
+        for (int s = 0; s < STENCILS; ++s) {
+            const auto taps = load_pack<Q>(weights + s * stencil_step - r * row_step);
+#pragma unroll
+            for (int u = 0; u < Q; ++u) {
+                if (!WHOLE && !(place >> u & 1)) continue;
+#pragma unroll
+                for (int q = 0; q < Q; ++q)
+                    sums[s][r][q] = multiply_add(taps.values[u], values[q + u], sums[s][r][q]);
+            }
+        }
+    }
+}
 
 // sums += `height` kernel rows × `entries` from the tile's `rows` on.
 template <typename A, int STENCILS, typename T>
@@ -17,11 +46,13 @@ __device__ __forceinline__ void add_chunk(Sums<A, STENCILS>& sums, RowSums<A>& t
                                           const int* places, int height, int entries, int first_row,
                                           const LinearParams& params) {
     constexpr int Q = PACK<A>, R = ROWS_EACH<A>;
-    // Integers are exact in any order, and may have taps of weight 0 beside the kernel's own.
     constexpr bool FLOATS = !Scalar<T>::integer;
+    constexpr int WHOLE_ENTRY = (1 << Q) - 1;
+    const int row_step = params.chunk_entries * Q, stencil_step = params.chunk_height * row_step;
 #pragma unroll 1
     for (int line = 0; line < R + height - 1; ++line) {
         const T* pixels = rows + line * params.pitch;
+        const Weight<A>* line_weights = weights + line * row_step;
         A values[2 * Q];
         int next = -1, until = params.flush_entries;
 #pragma unroll 1
@@ -35,23 +66,14 @@ __device__ __forceinline__ void add_chunk(Sums<A, STENCILS>& sums, RowSums<A>& t
             }
             next = pack + 1;
             load_values(values + Q, pixels + next * Q);
-#pragma unroll
-            for (int r = 0; r < R; ++r) {
-                const int i = line - r;
-                if (i < 0 || i >= height) continue;
-#pragma unroll
-                for (int s = 0; s < STENCILS; ++s) {
-                    const auto taps = load_pack<Q>(
-                        weights + ((s * params.chunk_height + i) * params.chunk_entries + e) * Q);
-#pragma unroll
-                    for (int u = 0; u < Q; ++u) {
-                        if (FLOATS && !(place >> u & 1)) continue;  // 0 * Inf would count
-#pragma unroll
-                        for (int q = 0; q < Q; ++q)
-                            sums[s][r][q] =
-                                multiply_add(taps.values[u], values[q + u], sums[s][r][q]);
-                    }
-                }
+            // Integers are exact in any order, and may have taps of weight 0 beside the kernel's
+            // own; of floats 0 * Inf would count.
+            if (!FLOATS || (place & WHOLE_ENTRY) == WHOLE_ENTRY) {
+                add_entry<A, STENCILS, true>(sums, values, place, line_weights + e * Q, line,
+                                             height, stencil_step, row_step);
+            } else {
+                add_entry<A, STENCILS, false>(sums, values, place, line_weights + e * Q, line,
+                                              height, stencil_step, row_step);
             }
             if (FLOATS && --until == 0) {
                 flush<A>(totals, sums[0]);
@@ -181,5 +203,106 @@ __global__ void __launch_bounds__(THREADS, 3)
             }
         }
         __syncthreads();  // the next tile overwrites this one
+    }
+}
+
+// What a lane of dense_strip does. A trip of its loop is a row: N elements of it, converted once
+// with their neighbours, join the sums of K rows of outputs, one of which is then complete.
+//
+// An output takes K * K FFMA, of which a multiprocessor of sm_90 does 128 a clock, as it issues 128
+// instructions of any kind; a copy moves 8.2 bytes a clock into it and as many out. So 3x3 of bytes
+// (13.3 instructions an output) is at 117 % of a copy's speed, 5x5 of float16 (31.4) at 99 %, 7x7
+// of float (59.5) at 104 %; beyond, the FMA pipe is the limit: 82 % of all instructions at 15x15.
+//
+//   N         elements of a lane: 16 bytes, fewer where their sums would take too many registers
+//   AHEAD     rows asked for before they are needed: 10 KB under way hide the memory's latency
+//   BLOCKS    that a multiprocessor shall have registers for
+template <typename T, typename A, int K, int C>
+struct StripShape {
+    static constexpr int WIDE = 16 / int(sizeof(T));
+    static constexpr int MOST = K > 11 || (K > 7 && sizeof(A) == 8) ? 4
+                                : K > 5 || (K == 5 && C > 1)        ? 8
+                                                                    : 16;
+    static constexpr int N = WIDE < MOST ? WIDE : MOST;
+    static constexpr int AHEAD = K < 7 || (K == 7 && sizeof(T) != 2) ? 2 : 1;
+    static constexpr int BLOCKS = sizeof(T) == 1 && K == 3 ? 4 : sizeof(A) == 8 ? 2 : 3;
+};
+
+constexpr int STRIP_WARPS = 4;  // twin of WARPS in gpuconv/backends/cuda/strips.py
+
+// Twin of `params` in gpuconv/backends/cuda/dense_strips.py. Integers: the weights carry the scale,
+// and sums begin with the offset; floats: it is added at the end.
+template <typename A, int K>
+struct StripParams {
+    Images images;
+    LaneStrips strips;
+    A offset;
+    A weights[K * K];
+};
+
+template <typename T, typename A, int K, int C, bool INSIDE>
+__device__ __forceinline__ void filter_strip(const T* input, T* output, const LaneStrip& strip,
+                                             const StripParams<A, K>& params) {
+    using Shape = StripShape<T, A, K, C>;
+    constexpr int N = Shape::N, AHEAD = Shape::AHEAD, REACH = K / 2 * C;
+    using Reader = LaneReader<T, N, REACH, INSIDE>;
+    const Images& images = params.images;
+    const int x = strip.x, longest = INSIDE ? strip.rows : strip.longest;
+    const int top = strip.y - params.strips.above;
+    Reader reader(input, images, strip.plane, x, top, top + strip.rows + K - 2);
+    T* target = output + images.plane_offset(images.output, strip.plane) +
+                (strip.y - (K - 1)) * images.output.row + x;
+    typename Reader::Row rows[AHEAD];
+#pragma unroll
+    for (int a = 0; a < AHEAD; ++a) rows[a] = reader.request();
+    A sums[K - 1][N];  // of the outputs that need more rows, the one that needs most first
+#pragma unroll
+    for (int i = 0; i < K - 1; ++i)
+#pragma unroll
+        for (int q = 0; q < N; ++q) sums[i][q] = A(0);
+#pragma unroll (INSIDE && sizeof(A) == 4 && K < 9 ? 2 : 1)
+    for (int y = 1 - K; y < longest; ++y) {
+        typename Reader::Row row = rows[0];
+#pragma unroll
+        for (int a = 0; a + 1 < AHEAD; ++a) rows[a] = rows[a + 1];
+        rows[AHEAD - 1] = reader.request();
+        reader.complete(row);
+        A values[N + 2 * REACH];
+        Reader::widen(values, row);
+        A results[N];
+        // Each sum takes the place of the one before it: nothing is moved.
+#pragma unroll
+        for (int i = K - 1; i >= 0; --i)
+#pragma unroll
+            for (int q = 0; q < N; ++q) {
+                A sum = i ? sums[i - 1][q] : Scalar<T>::integer ? params.offset : A(0);
+#pragma unroll
+                for (int j = 0; j < K; ++j)
+                    sum = multiply_add(params.weights[i * K + j], values[q + j * C], sum);
+                if (i == K - 1) {
+                    results[q] = Scalar<T>::integer ? sum : sum + params.offset;
+                } else {
+                    sums[i][q] = sum;
+                }
+            }
+        if (uint32(y) < uint32(strip.rows))
+            store_words(target, round_words<T>(results),
+                        INSIDE ? N : images.row_elements() - x);
+        target += images.output.row;
+    }
+}
+
+template <typename T, typename A, int K, int C>
+__global__ void __launch_bounds__(32 * STRIP_WARPS, StripShape<T, A, K, C>::BLOCKS)
+    dense_strip(const T* input, T* output, const StripParams<A, K> params) {
+    const int64 step = int64(gridDim.x) * STRIP_WARPS;
+    for (int64 job = int64(blockIdx.x) * STRIP_WARPS + threadIdx.y; job < params.strips.jobs;
+         job += step) {
+        const LaneStrip strip = params.strips.at(job, params.images);
+        if (strip.inside) {
+            filter_strip<T, A, K, C, true>(input, output, strip, params);
+        } else {
+            filter_strip<T, A, K, C, false>(input, output, strip, params);
+        }
     }
 }

@@ -1,5 +1,7 @@
 // Dilation, erosion and their difference, as in gpuconv/backends/numpy/morphology.py.
 //
+//   morph_strip          boxes of any size over rows of whole packs: at the speed of memory
+//   morph_pair           an opening or a closing with boxes, in the same way
 //   morph_box            a tile of a plane in shared memory: extremes of columns, then of rows
 //   morph_down, _across  boxes that no tile can hold: extremes of columns → patch of memory → rows
 //   morph_footprint      any other shape, offset by offset
@@ -9,6 +11,8 @@
 // Kernels of BOTH keep the highest and the lowest key; those that convert (Any) are of that kind
 // alone and pick what is wanted.
 #include "common/keys.cuh"
+#include "common/packed.cuh"
+#include "common/sliding.cuh"
 #include "common/window.cuh"
 
 enum class Wanted : int { Highest, Lowest, Difference };
@@ -109,6 +113,127 @@ struct FootprintParams {
     int offsets;  // elements of the footprint: (row, pixel) each
     int rows, pitch;  // of a tile's outputs; of the tile, 0 where pixels are read from memory
 };
+
+struct MorphStripParams {
+    Sliding sliding;
+    Want want;
+};
+
+// What morph_strip joins: keys, two in a word where they have 8 or 16 bits (see packed.cuh), so
+// that one instruction compares two pixels. PARTS of 2 keeps the lowest key besides, as the highest
+// of turned ones.
+template <typename U, bool FLOATS, int PARTS_, Rows ROWS_>
+struct Extremes {
+    using T = U;
+    static constexpr int PARTS = PARTS_, N = sizeof(U) == 4 ? 4 : 8, GROUP = sizeof(U) == 4 ? 1 : 2;
+    static constexpr Rows ROWS = ROWS_;
+    static constexpr bool ADDS_MULTIPLES = false;
+    static constexpr int UNROLL = ROWS == Rows::Any ? 1 : 2;
+    using Raw = Words<T, N>;
+
+    static __device__ __forceinline__ uint32 higher(uint32 a, uint32 b) {
+        if constexpr (sizeof(U) == 4) {
+            return max(a, b);
+        } else {
+            return __vmaxu2(a, b);
+        }
+    }
+    struct Down {
+        struct __align__(16) Value {
+            uint32 keys[PARTS * 4];
+        };
+        static __device__ __forceinline__ Value join(const Value& a, const Value& b) {
+            Value result;
+#pragma unroll
+            for (int i = 0; i < PARTS * 4; ++i) result.keys[i] = higher(a.keys[i], b.keys[i]);
+            return result;
+        }
+    };
+    struct Across {
+        using Value = uint32;
+        static __device__ __forceinline__ Value join(Value a, Value b) { return higher(a, b); }
+    };
+
+    const Want& want;
+
+    __device__ __forceinline__ typename Down::Value begin(const Raw& raw) const {
+        typename Down::Value row;
+        uint32 keys[4];
+        keys_of<FLOATS>(keys, raw, want.keys);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+            row.keys[i] = keys[i];
+            if constexpr (PARTS == 2) row.keys[4 + i] = ~keys[i];
+        }
+        return row;
+    }
+    __device__ __forceinline__ void turn(uint32 (&lines)[PARTS][N],
+                                         const typename Down::Value* rows) const {
+#pragma unroll
+        for (int part = 0; part < PARTS; ++part) {
+            if constexpr (GROUP == 1) {
+#pragma unroll
+                for (int i = 0; i < N; ++i) lines[part][i] = rows[0].keys[part * 4 + i];
+            } else {
+                pair_rows<U>(lines[part], rows[0].keys + part * 4, rows[1].keys + part * 4);
+            }
+        }
+    }
+    __device__ __forceinline__ void finish(Raw (&results)[GROUP],
+                                           const uint32 (&lines)[PARTS][N]) const {
+        const Keys& keys = want.keys;
+        uint32 bits[N];
+#pragma unroll
+        for (int i = 0; i < N; ++i) {
+            const uint32 high = lines[0][i];
+            if constexpr (PARTS == 1) {
+                bits[i] = bits_of<U, FLOATS>(high, keys);
+            } else {
+                const uint32 low = ~lines[1][i];
+                if constexpr (GROUP == 1) {
+                    bits[i] = Range<U>::result({high, low}, want);
+                } else if constexpr (!FLOATS) {
+                    // No half borrows from the other: its own key is no lower.
+                    constexpr uint32 MET = sizeof(U) == 1 ? 0xff00ff00u : 0xffffffffu;
+                    const uint32 most = uint32(want.most) * (sizeof(U) == 1 ? 0x01000100u
+                                                                            : 0x00010001u);
+                    bits[i] = __vminu2((high & MET) - (low & MET), most);
+                } else {
+                    using R = Range<uint16>;
+                    const uint16 a = R::result({uint16(high), uint16(low)}, want);
+                    const uint16 b = R::result({uint16(high >> 16), uint16(low >> 16)}, want);
+                    bits[i] = a | uint32(b) << 16;
+                }
+            }
+        }
+        if constexpr (GROUP == 1) {
+#pragma unroll
+            for (int i = 0; i < N; ++i) results[0].words[i] = bits[i];
+        } else {
+            part_rows<U>(results[0].words, results[1].words, bits);
+        }
+    }
+};
+
+template <int PARTS, Rows ROWS, typename U, bool FLOATS>
+__global__ void __launch_bounds__(256, PARTS == 2 ? 1 : sizeof(U) == 2 ? 2 : BLOCKS_EACH)
+    morph_strip(const U* input, U* output, const MorphStripParams params) {
+    DYNAMIC_SHARED(unsigned char, shared);
+    slide_strips(Extremes<U, FLOATS, PARTS, ROWS>{params.want}, input, output, params.sliding, shared);
+}
+
+// An opening or a closing in one launch.
+struct MorphPairParams {
+    Pair pair;
+    Want first, second;
+};
+template <Rows ROWS, typename U, bool FLOATS>
+__global__ void __launch_bounds__(256, 2)
+    morph_pair(const U* input, U* output, const MorphPairParams params) {
+    DYNAMIC_SHARED(unsigned char, shared);
+    using Work = Extremes<U, FLOATS, 1, ROWS>;
+    slide_twice(Work{params.first}, Work{params.second}, input, output, params.pair, shared);
+}
 
 // Results as they lie in shared memory are what typed outputs hold; others convert.
 template <typename T, typename Stored, typename U>

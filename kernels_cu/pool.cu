@@ -3,13 +3,12 @@
 //   pool_tile    windows that overlap: a block takes a tile of them. Their elements come into
 //                shared memory once, are reduced along one axis, and what that gives along the
 //                others
-//   pool_small   the windows of most networks, channels first: a thread slides down some columns
-//                with the reduced rows in registers, and reads up to 16 bytes at once
 //
 // Axes are named by their place in memory: x is the one along which neighbours lie. Channels first,
 // that is the width, and y the height; z is the depth or, of maps that have none, the planes.
 // Channels last, x is the channels, y the width and z the height. Windows are of size 1 along
-// planes and channels. Other windows, and those too large for shared memory: adaptive.cu.
+// planes and channels. The commonest windows: pool_small.cu; others, and those too large for shared
+// memory: adaptive.cu.
 #include "common/pool.cuh"
 
 constexpr int THREADS = 256;
@@ -176,112 +175,6 @@ __global__ void __launch_bounds__(THREADS, 1)
             place.move(params.y.step, out_y);
             place.move(params.x.step, out_x);
             Op::store(result, operation, count, output, indices, place);
-        }
-    }
-}
-
-// Twin of SMALL in gpuconv/backends/cuda/pool.py.
-struct SmallParams {
-    PoolAxis z, y, x;  // z: planes, or the channels of a batch
-    Places batch;
-    Operation operation;
-    Number outside;
-    int64 threads;
-    Divider packs, groups;  // of a row; of rows
-    int rows;               // rows of windows of a thread
-    int wide_stores;        // rows of the output allow packs too
-};
-
-// Neighbours that a thread reads at once: 16 bytes, or fewer where more would fill its registers.
-template <typename T>
-__device__ constexpr int elements_of_thread() {
-    return sizeof(T) == 1 ? 8 : 16 / int(sizeof(T));
-}
-
-// Windows of SIZE × SIZE, STRIDE apart, the first of which begins PAD elements before the input;
-// rows are whole packs.
-template <typename Op, int SIZE, int STRIDE, int PAD>
-__global__ void __launch_bounds__(THREADS, 1)
-    pool_small(const typename Op::Element* input, typename Op::Element* output, void* indices,
-               const SmallParams params) {
-    using T = typename Op::Element;
-    using State = typename Op::State;
-    constexpr int N = elements_of_thread<T>(), WINDOWS = N / STRIDE;
-    constexpr int AFTER = SIZE - STRIDE - PAD;  // elements that windows of a pack want behind it
-    constexpr int KEPT = SIZE - STRIDE;         // rows that windows share with those below
-    const T outside = params.outside.as<T>();
-    const int64 all = int64(gridDim.x) * THREADS;
-    for (int64 i = int64(blockIdx.x) * THREADS + threadIdx.x; i < params.threads; i += all) {
-        int pack, group, z;
-        int64 batch = params.packs.split(i, pack);
-        batch = params.groups.split(batch, group);
-        batch = params.z.outputs.split(batch, z);
-        Places place = {0, 0, 0};
-        place.move(params.batch, batch);
-        place.move(params.z.step, z);
-        const int first = pack * N, out_x = pack * WINDOWS;
-        const T* plane = input + place.input + first;
-        int out_y = group * params.rows;
-        const int stop = min(out_y + params.rows, params.y.count());
-        int in_y = out_y * STRIDE - params.y.pad;
-
-        const auto reduce_row = [&](State(&row)[WINDOWS]) {
-            T elements[PAD + N + AFTER];
-            const bool there = params.y.holds(in_y), whole = there && first < params.x.length;
-            const T* from = plane + in_y * params.y.step.input;
-            Pack<T, N> middle;
-            if (whole) middle = load_pack<N>(from);
-#pragma unroll
-            for (int c = 0; c < N; ++c) elements[PAD + c] = whole ? middle.values[c] : outside;
-#pragma unroll
-            for (int c = 0; c < PAD; ++c)
-                elements[c] = there && params.x.holds(first - PAD + c) ? from[c - PAD] : outside;
-#pragma unroll
-            for (int c = 0; c < AFTER; ++c)
-                elements[PAD + N + c] = there && params.x.holds(first + N + c) ? from[N + c]
-                                                                               : outside;
-#pragma unroll
-            for (int w = 0; w < WINDOWS; ++w) {
-                row[w] = Op::start();
-#pragma unroll
-                for (int c = 0; c < SIZE; ++c)
-                    Op::add(row[w], elements[w * STRIDE + c], 0, params.operation);
-            }
-            ++in_y;
-        };
-
-        State rows[SIZE][WINDOWS];
-#pragma unroll
-        for (int k = 0; k < KEPT; ++k) reduce_row(rows[k]);
-        for (; out_y < stop; ++out_y) {
-#pragma unroll
-            for (int k = KEPT; k < SIZE; ++k) reduce_row(rows[k]);
-            const int64 counted = Op::has_count ? params.y.counted(out_y) : 1;
-            const int64 begin =
-                place.output + out_y * params.y.step.output + out_x * params.x.step.output;
-            Pack<T, WINDOWS> results;
-#pragma unroll
-            for (int w = 0; w < WINDOWS; ++w) {
-                State result = Op::start();
-#pragma unroll
-                for (int k = 0; k < SIZE; ++k) Op::join(result, rows[k][w]);
-                int64 count = 1;
-                if constexpr (Op::has_count)  // a pack's last windows may not exist
-                    count = max(counted * params.x.counted(out_x + w), int64(1));
-                Op::store(result, params.operation, count, results.values + w, indices, {0, 0, 0});
-            }
-            if (params.wide_stores && out_x + WINDOWS <= params.x.count()) {
-                store_pack(output + begin, results);
-            } else {
-#pragma unroll
-                for (int w = 0; w < WINDOWS; ++w)
-                    if (out_x + w < params.x.count())
-                        output[begin + w * params.x.step.output] = results.values[w];
-            }
-#pragma unroll
-            for (int k = 0; k < KEPT; ++k)
-#pragma unroll
-                for (int w = 0; w < WINDOWS; ++w) rows[k][w] = rows[k + STRIDE][w];
         }
     }
 }

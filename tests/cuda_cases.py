@@ -34,15 +34,29 @@ MORE_FILTERS: dict[str, Callable[..., Any]] = {
     ),
     "median 5x5": lambda x, **k: filters.median_blur(x, 5, **k),
     "median 7x7": lambda x, **k: filters.median_blur(x, 7, **k),
+    "median 9x9": lambda x, **k: filters.median_blur(x, 9, **k),
+    "rank 0 of 2x2": lambda x, **k: filters.rank_filter(x, 0, 2, **k),
     "box 60x50": lambda x, **k: filters.box_blur(x, (60, 50), **k),
     "erode 2500x40": lambda x, **k: filters.erode(x, (2500, 40), **k),
     "dilate 31x40": lambda x, **k: filters.dilate(x, (31, 40), **k),
 }
 
 
+CORNERS = np.arange(9.0).reshape(3, 3) - 4
+STRIPS = (
+    *(("uint8", 3, (60, 1600)), ("uint16", 5, (56, 400, 4)), ("float32", 7, (64, 400))),
+    ("float16", 3, (50, 320, 3)),
+)
+"""dtype, size of the kernel and shape of images of more than two strips each way."""
+
+
 def image_calls() -> dict[str, Call]:
     """Every filter, with the dtypes and the layouts taken in turn."""
     calls: dict[str, Call] = {}
+    holed = random_images((19, 45), "float32").copy()
+    holed[::7, ::11] = np.nan
+    for size in (3, 5, 9, (75, 40)):
+        calls[f"median {size} of NaN"] = lambda x=holed, n=size: filters.median_blur(x, n)
     for place, (name, run) in enumerate((CALLS | MORE_FILTERS).items()):
         usable = [d for d in IMAGE_DTYPES if name in MORE_FILTERS or takes(name, d)]
         for dtype in dict.fromkeys(("uint8", "float32", usable[place % len(usable)])):
@@ -55,6 +69,13 @@ def image_calls() -> dict[str, Call]:
         images = random_images((19, 40), "uint8")
         wider = "int16" if name in ("box_blur", "dilate") else "float32"
         calls[f"{name}, uint8 to {wider}"] = lambda run=run, x=images, d=wider: run(x, out_dtype=d)
+    odd = random_images((19, 36), "uint8")
+    calls["filter2d 3x3, uint8, rows of 36 bytes"] = lambda: filters.filter2d(odd, CORNERS)
+    for dtype, size, shape in STRIPS:
+        images, kernel = random_images(shape, dtype), np.arange(size**2).reshape(size, size) % 4 / 8
+        axis = None if len(shape) == 2 else -1
+        label = f"filter2d {size}x{size}, {dtype}, strips that no border reaches"
+        calls[label] = lambda x=images, w=kernel, c=axis: filters.filter2d(x, w, channel_axis=c)
     return calls
 
 
@@ -117,21 +138,95 @@ def odd_map_calls() -> dict[str, Call]:
     add("conv2d, uint8 by int8 to uint8", gpuconv.conv2d, *mixed, out_dtype="uint8")
     add("conv2d, uint8 by int8 to float32", gpuconv.conv2d, *mixed, out_dtype="float32")
     deep = random_values((1, 9, 11, 32), "float32")
-    add("max_pool2d of many channels", gpuconv.max_pool2d, deep, 3, 2, 1, layout="NHWC")
+    add("max_pool2d of many channels", gpuconv.max_pool2d, deep, (3, 2), 2, 1, layout="NHWC")
+    for size, stride, padding in ((2, 2, 0), (3, 2, 1), (3, 1, 1)):
+        named = {"stride": stride, "padding": padding, "layout": "NHWC"}
+        label = f"pool2d {size}x{size} {stride} apart of many channels"
+        add(f"max_{label}", gpuconv.max_pool2d, deep, size, **named)
+        add(f"avg_{label}", gpuconv.avg_pool2d, deep.astype("uint8"), size, **named)
     line, places = random_values((1, 1, 35_000), "uint8"), np.arange(35_000)[None, None] * 2
     add("max_unpool1d of a long line", gpuconv.max_unpool1d, line, places, 2)
     for dtype in ("float32", "uint8"):
         even = random_values((2, 3, 20, 32), dtype)
         add(f"max_pool2d of whole packs, {dtype}", gpuconv.max_pool2d, even, 3, 2, 1)
         add(f"avg_pool2d of whole packs, {dtype}", gpuconv.avg_pool2d, even, 2)
+        add(f"avg_pool2d 1 apart of whole packs, {dtype}", gpuconv.avg_pool2d, even, 3, 1, 1)
+        add(f"max_pool2d 9x9 of whole packs, {dtype}", gpuconv.max_pool2d, even, 9, 1, 4)
     wide = random_values((1, 1, 300, 200), "float32")
     add("global_avg_pool of a large plane", gpuconv.global_avg_pool, wide)
     return calls
 
 
+CHAINS = {
+    "edges": ("gaussian_blur:sigma=1", "sobel", "max_pool2d:kernel_size=2"),
+    "dense": (
+        "filter2d:kernel=emboss,border=edge",
+        "unsharp_mask:sigma=0.5,border=constant,value=3",
+        "min_pool2d:kernel_size=3,stride=2,padding=1",
+    ),
+    "boxes": (
+        "box_blur:size=(3,5),border=symmetric",
+        "morph_open",
+        "avg_pool2d:kernel_size=3,stride=2,padding=1",
+    ),
+}
+CHAIN_IMAGES = {
+    "uint8": ((2, 37, 80), {}),
+    "uint16": ((2, 21, 45), {}),
+    "float16": ((35, 24, 4), {"channel_axis": -1}),
+    "float32": ((2, 21, 45, 3), {"channel_axis": -1}),
+}
+
+
+def chain_calls() -> dict[str, Call]:
+    """Pipelines whose steps share a launch."""
+    calls: dict[str, Call] = {}
+    for name, steps in CHAINS.items():
+        for dtype, (shape, keywords) in CHAIN_IMAGES.items():
+            if name == "boxes" and dtype.startswith("float"):
+                continue
+            run, images = gpuconv.Pipeline(*steps), random_images(shape, dtype)
+            label = f"chain {name}, {dtype}"
+            calls[label] = lambda run=run, x=images, k=keywords: run(x, **k)
+    return calls
+
+
+TENSOR = {
+    "of 15x15": ("uint8", (53, 280), (15, 15), {}),
+    "of two parts": ("uint8", (9, 40), (10, 9), {"border": "edge"}),
+    "of many slabs": ("uint8", (6, 10, 4), (34, 151), {"channel_axis": -1, "border": "wrap"}),
+    "in colour": ("float16", (2, 20, 45, 3), (7, 9), {"channel_axis": -1}),
+    "of 40x9": ("bfloat16", (70, 140), (40, 9), {"border": "constant", "value": 3}),
+    "of floats": ("float32", (40, 30), (18, 8), {"border": "symmetric"}),
+}
+"""dtype, shape, size of the kernel."""
+
+
+def tensor_calls() -> dict[str, Call]:
+    """Dense kernels on tensor cores, of whole numbers: exact, however the products are summed."""
+    calls: dict[str, Call] = {}
+    for name, (dtype, shape, size, keywords) in TENSOR.items():
+        images = np.clip(random_images(shape, dtype).astype(np.float32).round(), -99, 255)
+        kernel = np.arange(size[0] * size[1]).reshape(size) % 7 % 5 - 1.0
+        if name == "of two parts":
+            kernel *= 2**14 + 1
+        images, precision = images.astype(dtype_of(dtype)), "tf32" if dtype == "float32" else "ieee"
+        given = keywords | {"algorithm": "tensor", "precision": precision}
+        calls[f"filter2d {name}, {dtype}, on tensor cores"] = lambda x=images, w=kernel, k=given: (
+            filters.filter2d(x, w, **k)
+        )
+    strange = np.zeros((3, 20, 280), np.float16)
+    strange[:, 18, 30] = np.inf
+    kernel = np.arange(63.0).reshape(7, 9) % 4
+    calls["filter2d of Inf, float16, on tensor cores"] = lambda: filters.filter2d(
+        strange, kernel, algorithm="tensor"
+    )
+    return calls
+
+
 def every_call() -> dict[str, Call]:
     """All of them by name."""
-    calls = image_calls() | odd_map_calls()
+    calls = image_calls() | odd_map_calls() | chain_calls() | tensor_calls()
     for dtype, layout in MAPS:
         calls |= map_calls(dtype, layout)
     return calls

@@ -12,9 +12,30 @@ from typing import Any
 import numpy as np
 
 from tests.emulator import EmulatorLauncher
+from tests.emulator.launcher import EmulatedKernel
 
 DEVICE_BYTES = 1 << 26
 """What the fake device has room for."""
+
+
+class MemoryPointer:
+    """A place in an array's memory."""
+
+    def __init__(self, host: np.ndarray, ptr: int) -> None:
+        self.host, self.ptr = host, ptr
+
+    def __add__(self, offset: int) -> MemoryPointer:
+        return MemoryPointer(self.host, self.ptr + offset)
+
+    def elements(self) -> np.ndarray:
+        """What lies from here on."""
+        owner = self.host
+        while isinstance(owner.base, np.ndarray):
+            owner = owner.base
+        memory = owner.reshape(-1).view(self.host.dtype)
+        place = self.ptr - memory.ctypes.data
+        assert place % memory.itemsize == 0
+        return memory[place // memory.itemsize :]
 
 
 class ndarray:
@@ -26,7 +47,7 @@ class ndarray:
         self._host = host
         self.shape, self.strides, self.dtype = host.shape, host.strides, host.dtype
         self.ndim, self.size, self.nbytes = host.ndim, host.size, host.nbytes
-        self.data = SimpleNamespace(ptr=host.ctypes.data)
+        self.data = MemoryPointer(host, host.ctypes.data)
         self.device = Device(0)
 
     @property
@@ -106,6 +127,8 @@ def from_dlpack(array: Any) -> ndarray:
 class Device:
     """The current device, or that of a number; a context as CuPy's."""
 
+    compute_capability = "90"
+
     def __init__(self, number: int | None = None) -> None:
         self.id = number or 0
 
@@ -155,12 +178,23 @@ class RawModule:
             raise self.failure
         kernel = self.emulator.kernel(self.file, name)
 
-        def launch(grid: Any, block: Any, args: Any, *, shared_mem: int) -> None:
-            host = [a._host if isinstance(a, ndarray) else a for a in args]
-            assert all(isinstance(a, (np.ndarray, np.generic)) for a in host)
-            kernel(grid, block, host, shared_mem)
+        return RawKernel(kernel)
 
-        return launch
+
+class RawKernel:
+    """A kernel of a module; `kernel` is what is launched on the current device."""
+
+    def __init__(self, emulated: EmulatedKernel) -> None:
+        self.emulated = emulated
+        self.kernel = self.launch
+        self.max_dynamic_shared_size_bytes = 48 << 10
+
+    def launch(self, grid: Any, block: Any, args: Any, shared_mem: int = 0) -> None:
+        assert shared_mem <= self.max_dynamic_shared_size_bytes
+        host = [a._host if isinstance(a, ndarray) else a for a in args]
+        host = [a.elements() if isinstance(a, MemoryPointer) else a for a in host]
+        assert all(isinstance(a, (np.ndarray, np.generic)) for a in host)
+        self.emulated(grid, block, host, shared_mem)
 
 
 cuda = SimpleNamespace(
@@ -168,8 +202,9 @@ cuda = SimpleNamespace(
     Stream=Stream,
     alloc_pinned_memory=bytearray,
     ExternalStream=lambda pointer, device: nullcontext(),
-    get_current_stream=lambda: SimpleNamespace(synchronize=lambda: None),
+    get_current_stream=lambda: SimpleNamespace(ptr=0, synchronize=lambda: None),
     compiler=SimpleNamespace(CompileException=CompileException),
+    function=SimpleNamespace(CNumpyArray=lambda array: array),
     driver=SimpleNamespace(CUDADriverError=CUDADriverError),
     memory=SimpleNamespace(OutOfMemoryError=OutOfMemoryError),
     nvrtc=SimpleNamespace(NVRTCError=CUDADriverError),

@@ -13,7 +13,7 @@ import gpuconv
 from bench import cases, clock, compare, goals, machine, memory, peers, plot, results, run, table
 from bench.peers.common import Call
 from bench.peers.ours import GpuConv
-from bench.truth import complaint
+from bench.truth import complaint, textbook
 from tests import reference
 
 BRIEF = run.Settings(rounds=3, budget_s=60.0, sample_s=0.0)
@@ -34,7 +34,13 @@ TINY = [
     cases.sobel("f32", IMAGES),
     cases.sharpen("u8", IMAGES),
     cases.sized("median_blur", "u8", IMAGES, 3),
+    cases.sized("median_blur", "u8", (2, 120, 130), 31),
     cases.sized("dilate", "u8", IMAGES, 5),
+    *(cases.sized(f"morph_{name}", "u8", IMAGES, 5) for name in ("open", "close", "gradient")),
+    cases.sized("erode", "f32", IMAGES, 5),
+    cases.unsharp_mask("f32", IMAGES),
+    cases.pipeline("u8", IMAGES, "clean"),
+    cases.pipeline("f32", IMAGES, "edges"),
     cases.conv2d("f32", MAPS, 3, 6, stride=2),
     cases.conv2d("f32", MAPS, 3, 8, groups=8),
     cases.conv2d("bf16", MAPS, 3, 6),
@@ -44,6 +50,7 @@ TINY = [
     cases.pool2d("max_pool2d", "f32", MAPS, 3, 2),
     cases.pool2d("avg_pool2d", "f32", (2, 3, 24, 30), 2, 2),
     cases.pool2d("avg_pool2d", "f32", MAPS, 3, 2),
+    cases.filter2d("f32", IMAGES, 7, "tf32"),
 ]
 CPU_PEERS = [name for name, peer in peers.PEERS.items() if peer.device == "cpu"]
 GPU_PEERS = [name for name, peer in peers.PEERS.items() if peer.device == "cuda"]
@@ -65,8 +72,7 @@ def drawn(case):
 
 def truth(case, arrays):
     """The whole result in textbook arithmetic, in the dtype that ours has."""
-    result = getattr(reference, case.operation)(*arrays, **case.arguments)
-    return result.astype(case.dtype)
+    return textbook(case, *arrays).astype(case.dtype)
 
 
 def bench(case, *libraries):

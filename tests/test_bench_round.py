@@ -85,11 +85,12 @@ def test_parts_are_listed_with_their_cases(capsys):
     printed = capsys.readouterr().out.splitlines()
     assert [line for line in printed if not line.startswith(" ")] == [
         "1 correctness, 420 s",
-        "2 sanitizer, 180 s",
-        "3 filters, 330 s",
-        "4 pools, 150 s",
-        "5 convolutions, 150 s",
-        "6 peers, 210 s",
+        "2 sanitizer, 150 s",
+        "3 filters, 200 s",
+        "4 sizes, 170 s",
+        "5 pools, 120 s",
+        "6 convolutions, 120 s",
+        "7 peers, 320 s",
     ]
     for shape in ("1x2160x3840", "8x2160x3840", "64x2160x3840", "1x16384x16384"):
         for case in ("median_blur/u8/{}/31x31", "filter2d/f16/{}/k15", "box_blur/f32/{}/15x15"):
@@ -108,7 +109,10 @@ def test_groups_have_the_same_operations_at_any_scale(group):
 
 @pytest.mark.parametrize(
     ("part", "pattern"),
-    [(3, "gaussian_blur/*"), (4, "*/f16/2x*-s2"), (5, "*-depthwise*"), (6, "box_blur/*")],
+    [
+        *((3, "gaussian_blur/*"), (3, "pipeline/*"), (4, "median_blur/*/3x3")),
+        *((5, "*/f16/2x*-s2"), (6, "*-depthwise*"), (7, "box_blur/*")),
+    ],
 )
 def test_speed_parts_are_rehearsed(part, pattern, tmp_path, capsys):
     status, events = rehearse(tmp_path, part, "--cases", pattern)
@@ -145,7 +149,7 @@ def test_peers_on_a_gpu_are_those_of_the_device_and_opencv(tmp_path):
 
 
 def test_a_part_whose_time_is_over_lists_what_it_left_out(tmp_path):
-    status, events = rehearse(tmp_path, 5, "--seconds", "0")
+    status, events = rehearse(tmp_path, 6, "--seconds", "0")
     left = next(e for e in events if e["event"] == "left out")
     assert left["cases"] == round.names_of("convolutions", rehearse=True)
     assert status == 0
@@ -161,7 +165,7 @@ def test_a_failing_part_leaves_a_line_and_no_traceback(tmp_path, monkeypatch):
         raise RuntimeError("no luck")
 
     monkeypatch.setitem(round.PARTS, "pools", broken)
-    status, events = rehearse(tmp_path, 4)
+    status, events = rehearse(tmp_path, 5)
     assert status == 1
     assert [e["event"] for e in events] == ["began", "failed", "ended"]
     assert "no luck" in events[1]["reason"]
@@ -169,7 +173,7 @@ def test_a_failing_part_leaves_a_line_and_no_traceback(tmp_path, monkeypatch):
 
 def test_a_device_that_is_not_there_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    arguments = ["--part", "5", "--out", str(tmp_path), "--cases", "*3x3-128"]
+    arguments = ["--part", "6", "--out", str(tmp_path), "--cases", "*3x3-128"]
     if round.OURS["cuda"]().missing() is None:
         pytest.skip("a GPU is at hand")
     assert round.main(arguments) == 1
@@ -179,7 +183,7 @@ def test_a_device_that_is_not_there_is_told(tmp_path, monkeypatch):
 
 def test_the_command_line_refuses(tmp_path, monkeypatch, capsys):
     monkeypatch.delenv("OUT", raising=False)
-    for arguments in (["--part", "3"], ["--out", "x"], ["--part", "7"]):
+    for arguments in (["--part", "3"], ["--out", "x"], ["--part", "8"]):
         with pytest.raises(SystemExit) as stopped:
             round.main(arguments)
         assert stopped.value.code == 2

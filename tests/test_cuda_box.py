@@ -108,7 +108,7 @@ def check(backend, images, size, **keywords):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_large_boxes_are_numpys(dtype, border, emulator):
     before = emulator.launches["box_across"]
-    for shape, size in (((2, 34, 40), (70, 301)), ((5, 33), (2500, 4)), ((3, 11), (1, 5000))):
+    for shape, size in (((2, 34, 41), (70, 301)), ((5, 33), (2500, 4)), ((3, 11), (1, 5000))):
         check(emulator, random_images(shape, dtype), size, border=border, value=3)
     check(emulator, random_images((7, 5, 3), dtype), (1200, 190), border=border, channel_axis=-1)
     assert emulator.launches["box_across"] - before == 4

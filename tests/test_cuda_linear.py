@@ -7,6 +7,7 @@ import pytest
 
 from gpuconv import filters, kernels
 from gpuconv.backends.cuda import linear
+from gpuconv.backends.cuda.families import variants
 from gpuconv.backends.cuda.launch import SHARED_BYTES
 from gpuconv.plan.filters import plan_filter, plan_gradient, plan_separable_filter, plan_unsharp
 from tests import reference
@@ -40,13 +41,15 @@ def filtered(images, kernel, **keywords):
 @pytest.mark.parametrize(
     ("dtype", "kernel", "name"),
     [
-        ("uint8", kernels.edge, "dense_small<uint8, 3>"),
-        ("float16", np.tri(5), "dense_small<float16, 5>"),
-        ("float32", np.tri(7), "dense_small<float, 7>"),
-        ("uint8", np.tri(4), "dense_any<uint8, float, uint8, uint8, 1>"),
+        ("uint8", kernels.edge, "dense_strip<uint8, float, 3, 1>"),
+        ("float16", np.tri(5), "dense_strip<float16, float, 5, 1>"),
+        ("float32", np.tri(7), "dense_strip<float, float, 7, 1>"),
+        ("uint8", np.tri(16), "dense_any<uint8, float, uint8, uint8, 1>"),
         ("uint8", np.tri(3) * 2**17, "dense_any<uint8, double, uint8, uint8, 1>"),
         ("uint8", np.tri(3) * 2**46, "dense_any<int64, int128, Any, Any, 1>"),
-        ("uint16", np.tri(3), "dense_any<uint16, double, uint16, uint16, 1>"),
+        ("uint16", np.tri(3), "dense_strip<uint16, float, 3, 1>"),
+        ("uint16", np.tri(3) / 7, "dense_strip<uint16, double, 3, 1>"),
+        ("uint16", np.tri(16), "dense_any<uint16, double, uint16, uint16, 1>"),
         ("int32", np.tri(3), "dense_any<int32, double, int32, int32, 1>"),
         ("int64", np.tri(3), "dense_any<int64, int128, int64, int64, 1>"),
         ("uint64", np.tri(3), "dense_any<uint64, int128, uint64, uint64, 1>"),
@@ -56,12 +59,12 @@ def filtered(images, kernel, **keywords):
 def test_a_kernel_is_summed_where_its_sums_are_exact(dtype, kernel, name):
     launch = filtered(np.zeros((2, 64, 64), dtype), kernel)
     assert launch.variant.name == name
-    assert launch.variant in set(linear.variants())
-    assert launch.block == (32, 8, 1)
+    assert launch.variant in set(variants())
+    assert launch.block == (32, 4 if launch.variant.kernel == "dense_strip" else 8, 1)
 
 
 def test_small_kernels_are_for_one_channel_and_rows_of_packs():
-    images = np.zeros((4, 64, 64), np.uint8)
+    images = np.zeros((4, 64, 68), np.uint8)
     assert filtered(images, kernels.edge).variant.kernel == "dense_small"
     assert filtered(images, kernels.edge, anchor=(0, 1)).variant.kernel == "dense_small"
     assert filtered(images, kernels.edge, anchor=(1, 0)).variant.kernel == "dense_any"
@@ -69,6 +72,8 @@ def test_small_kernels_are_for_one_channel_and_rows_of_packs():
     assert filtered(images, kernels.edge, out_dtype="int16").variant.kernel == "dense_any"
     assert filtered(images[..., :63], kernels.edge).variant.kernel == "dense_any"
     assert filtered(images, kernels.edge, delta=0.3).variant.kernel == "dense_any"
+    floats = np.zeros((4, 64, 80), np.float32)
+    assert filtered(floats[..., 1:65], kernels.edge).variant.kernel == "dense_small"
 
 
 def test_a_tile_a_block():
@@ -103,8 +108,8 @@ def test_every_window_fits_into_shared_memory(size, dtype, channels):
         for launch in launches_of(plan, images):
             params = launch.arguments[-1]
             assert launch.shared_bytes <= SHARED_BYTES
-            assert launch.variant in set(linear.variants())
-            if launch.variant.kernel != "dense_small":
+            assert launch.variant in set(variants())
+            if launch.variant.kernel.endswith("_any"):
                 assert params["chunk_height"] > 0
                 assert params["chunk_entries"] > 0
 
@@ -135,11 +140,11 @@ def test_launches_are_remembered():
         (lambda x, **k: filters.filter2d(x, kernels.edge, **k), "uint8", "dense_small"),
         (lambda x, **k: filters.filter2d(x, np.tri(4), delta=0.3, **k), "int16", "dense_any"),
         (lambda x, **k: filters.gaussian_blur(x, 9, **k), "uint8", "separable_any"),
-        (lambda x, **k: filters.sobel(x, **k), "float32", "separable_any"),
+        (lambda x, **k: filters.sobel(x, **k), "int16", "separable_any"),
         (lambda x, **k: filters.sobel(x, **k), "uint64", "dense_any"),
         (lambda x, **k: filters.unsharp_mask(x, 2, 0.3, **k), "uint16", "separable_any"),
-        (lambda x, **k: filters.laplacian(x, **k), "float32", "dense_small"),
-        (lambda x, **k: filters.filter2d(x, [[1, 2, 3]], **k), "float32", "dense_any"),
+        (lambda x, **k: filters.laplacian(x, **k), "float32", "dense_strip"),
+        (lambda x, **k: filters.filter2d(x, [[1, 2, 3]], **k), "float32", "separable_odd"),
     ],
 )
 def test_a_call_is_one_launch(run, dtype, kernel):
@@ -239,13 +244,19 @@ def test_small_kernels_add_in_the_order_of_the_others(size, dtype):
     kernel = np.random.default_rng(size).normal(size=(size, size)).round(2)
     if dtype == "uint8":
         kernel = np.rint(kernel * 4)
-    images = random_images((2, 70, 144), dtype)
-    small, other = EmulatorBackend(), EmulatorBackend()
+    images = random_images((2, 70, 149), dtype)[..., 1:141]
+    aligned = np.zeros((2, 70, 144), dtype)[..., :140]
+    aligned[...] = images
+    small, other, strips = EmulatorBackend(), EmulatorBackend(), EmulatorBackend()
     result = filters.filter2d(images, kernel, border="symmetric", backend=small)
-    out = np.empty((2, 70, 145), dtype)[..., 1:]
+    out = np.empty((2, 70, 141), dtype)[..., 1:]
     filters.filter2d(images, kernel, border="symmetric", out=out, backend=other)
-    assert (small.launches, other.launches) == ({"dense_small": 1}, {"dense_any": 1})
+    striped = np.empty((2, 70, 144), dtype)[..., :140]
+    filters.filter2d(aligned, kernel, border="symmetric", out=striped, backend=strips)
+    launches = [backend.launches for backend in (small, strips, other)]
+    assert launches == [{"dense_small": 1}, {"dense_strip": 1}, {"dense_any": 1}]
     assert_equal(result, out, dtype)
+    assert_equal(striped, out, dtype)
 
 
 @pytest.mark.emulator
@@ -288,7 +299,7 @@ def test_magnitudes_of_extremes_are_exact(name, dtype, out_dtype):
 
 def test_a_small_magnitude_is_a_float_of_small_sums():
     for dtype, how in (("uint8", "small"), ("int16", "magnitude"), ("float32", "magnitude")):
-        images = np.zeros((4, 8), dtype)
+        images = np.zeros((4, 9), dtype)
         (launch,) = launches_of(plan_gradient(images, (1, 2, 1), None, **COMMON), images)
         assert launch.arguments[-1]["finish"]["how"] == linear.HOW[how]
 

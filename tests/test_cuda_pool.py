@@ -88,6 +88,17 @@ def aligned_outputs(monkeypatch):
             "pool_channels<Extreme<uint8>>",
         ),
         ({"kernel_size": 7, "stride": 1, "layout": "NHWC"}, "uint8", "pool_tile<Extreme<uint8>>"),
+        ({"kernel_size": 2, "layout": "NHWC"}, "int8", "pool_columns<Extreme<uint8>, 2, 2, 0>"),
+        (
+            {"kernel_size": 3, "stride": 1, "padding": 1},
+            "int16",
+            "pool_small<Extreme<uint16>, 3, 1, 1>",
+        ),
+        (
+            {"kernel_size": 9, "stride": 1, "padding": 4},
+            "float16",
+            "morph_strip<1, Rows::Long, uint16, true>",
+        ),
         ({"kernel_size": (60, 60), "stride": 1}, "float64", "pool_tile<Extreme<double>>"),
         ({"kernel_size": (64, 64), "stride": 1}, "float64", "pool_windows<Extreme<double>>"),
     ],
@@ -195,22 +206,124 @@ def check(backend, function, x, *arguments, **named):
             ours, theirs = ours.astype(float), theirs.astype(float)
             np.testing.assert_allclose(ours, theirs, rtol=tolerance, atol=tolerance)
         else:
+            if ours.dtype.name == "bfloat16":  # NumPy does not know its NaN
+                ours, theirs = ours.astype(float), theirs.astype(float)
             np.testing.assert_array_equal(ours, theirs)
     return backend.launches - before
 
 
+SMALL_DTYPES = (*pool.SMALL_TYPES, *pool.UNSIGNED)
+POOLED = {
+    "max_pool2d": {},
+    "min_pool2d": {},
+    "avg_pool2d": {},
+    "avg_pool2d, what is there": {"count_include_pad": False},
+    "avg_pool2d, by 6": {"divisor_override": 6},
+}
+
+
+def small_pools(emulated, shapes, layout, kernel, window, dtype):
+    """Every operation on windows that `kernel` has a variant for."""
+    size, stride, pad = window
+    for number, shape in enumerate(shapes):
+        x = random_values(shape, dtype)
+        for told, named in POOLED.items():
+            function = told.partition(",")[0]
+            if function == "avg_pool2d" and dtype in pool.UNSIGNED:
+                continue
+            named = {"padding": pad, "ceil_mode": number % 2 == 0, "layout": layout, **named}
+            assert check(emulated, function, x, size, stride, **named) == {kernel: 1}
+
+
 @pytest.mark.emulator
 @pytest.mark.parametrize("window", pool.SMALL_WINDOWS, ids=str)
-@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+@pytest.mark.parametrize("dtype", SMALL_DTYPES)
 def test_small_windows_slide_over_every_edge(emulated, dtype, window):
+    shapes = ((2, 3, window[0], 8), (1, 2, 7, 16), (1, 1, 22, 40))
+    small_pools(emulated, shapes, "NCHW", "pool_small", window, dtype)
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("window", pool.SMALL_WINDOWS, ids=str)
+@pytest.mark.parametrize("dtype", SMALL_DTYPES)
+def test_small_windows_slide_down_columns_of_channels(emulated, dtype, window):
+    shapes = ((2, window[0], 5, 16), (1, 9, 8, 48), (1, 22, 3, 32))
+    small_pools(emulated, shapes, "NHWC", "pool_columns", window, dtype)
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+@pytest.mark.parametrize("window", [*pool.SMALL_WINDOWS, (9, 1, 4)], ids=str)
+def test_what_is_no_number_stays_in_its_windows(emulated, window, dtype, layout):
     size, stride, pad = window
-    for height, width in ((size, 8), (7, 16), (21, 40)):
-        x = random_values((2, 3, height, width), dtype)
-        for function in ("max_pool2d", "avg_pool2d"):
-            for ceil_mode in (False, True):
-                named = {"padding": pad, "ceil_mode": ceil_mode}
-                done = check(emulated, function, x, size, stride, **named)
-                assert done == {"pool_small": 1}
+    x = random_values((1, 2, 20, 32) if layout == "NCHW" else (1, 20, 9, 16), dtype).copy()
+    places = np.random.default_rng(2).integers(0, x.size, 9)
+    for place, strange in zip(places, 3 * [np.nan, np.inf, -np.inf], strict=True):
+        x.flat[place] = strange
+    for function in ("max_pool2d", "min_pool2d", "avg_pool2d"):
+        with np.errstate(invalid="ignore"):
+            check(emulated, function, x, size, stride, padding=pad, layout=layout)
+
+
+@pytest.mark.emulator
+def test_averages_are_the_quotients_that_division_rounds_to(emulated):
+    x = random_values((1, 1, 30, 64), "float32") * np.float32(1e20)
+    assert np.isfinite(x).all()
+    rows = (x[..., :-2] + x[..., 1:-1]) + x[..., 2:]
+    sums = (rows[..., :-2, :] + rows[..., 1:-1, :]) + rows[..., 2:, :]
+    for divisor in (None, 7, -3, 65_537):
+        named = {"padding": 1, "divisor_override": divisor, "backend": emulated}
+        found = gpuconv.avg_pool2d(x, 3, 1, **named)[..., 1:-1, 1:-1]
+        np.testing.assert_array_equal(found, sums / np.float32(divisor or 9))
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_averages_of_whole_numbers_round_every_tie_to_even(emulated, dtype):
+    """Each sum of two elements, over counts that divide them into ties."""
+    top = np.iinfo(dtype).max
+    first = np.arange(1024, dtype=np.uint64) * top // 1023
+    x = np.stack([first, first // 3 + 1]).astype(dtype)[:, None, None, :].repeat(4, 2)
+    for divisor in (None, 6, 10, 8):
+        check(emulated, "avg_pool2d", x, 2, divisor_override=divisor)
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "bfloat16", "float32"])
+def test_large_windows_1_apart_go_by_strips(emulated, dtype):
+    for shape, layout in (((1, 2, 20, 64), "NCHW"), ((1, 9, 20, 4), "NHWC")):
+        x = random_values(shape, dtype)
+        for size, pad in ((9, 4), ((4, 5), ((1, 2), (2, 2)))):
+            named = {"layout": layout, "padding": pad}
+            assert check(emulated, "max_pool2d", x, size, 1, **named) == {"morph_strip": 1}
+            assert check(emulated, "min_pool2d", x, size, 1, **named) == {"morph_strip": 1}
+            assert check(emulated, "avg_pool2d", x, size, 1, **named) == {"box_strip": 1}
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("channels", [5, 16, 64])
+def test_strips_of_many_channels(emulated, channels):
+    for dtype in ("uint8", "float32"):
+        x = random_values((1, 10, 32, channels), dtype)
+        for size, pad in ((9, 4), (5, 2)):
+            named = {"layout": "NHWC", "padding": pad}
+            assert check(emulated, "max_pool2d", x, size, 1, **named) == {"morph_strip": 1}
+            assert check(emulated, "avg_pool2d", x, size, 1, **named) == {"box_strip": 1}
+
+
+@pytest.mark.emulator
+def test_what_strips_do_not_take_goes_the_general_way(emulated):
+    x = random_values((1, 2, 20, 32), "uint8")
+    for named in (
+        {"padding": 2, "count_include_pad": False},
+        {"padding": 2, "divisor_override": 3},
+        {"padding": 1},
+    ):
+        assert check(emulated, "avg_pool2d", x, 5, 1, **named) == {"pool_tile": 1}
+    assert check(emulated, "max_pool2d", x, 5, 1, 2, dilation=2) == {"pool_tile": 1}
+    wide = {"divisor_override": pool.MOST_DIVISOR + 1}
+    assert "pool_small" not in check(emulated, "avg_pool2d", x, 2, **wide)
 
 
 @pytest.mark.emulator
@@ -247,7 +360,7 @@ def test_tiles_meet_along_every_axis(emulated, function, named, layout):
 def test_channels_last_reads_packs_of_channels(emulated, dtype):
     x = random_values((2, 9, 11, 48), dtype)
     for function in ("max_pool2d", "avg_pool2d"):
-        done = check(emulated, function, x, 3, 2, 1, layout="NHWC")
+        done = check(emulated, function, x, (3, 2), 2, 1, layout="NHWC")
         assert done == {"pool_channels": 1}
     named = {"layout": "NHWC", "return_indices": True}
     assert check(emulated, "max_pool2d", x, 3, 1, 1, **named) == {"pool_channels": 1}

@@ -146,7 +146,7 @@ VIEWS = {
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_strides_do_not_matter(name, view, dtype):
     images = view(random_images((4, 13, 16), dtype))
-    assert_equal(CALLS[name](images), CALLS[name](np.array(images, dtype)), dtype)
+    assert_same_sums(CALLS[name](images), CALLS[name](np.array(images, dtype)), name)
 
 
 @every_filter

@@ -123,6 +123,26 @@ def test_a_full_device_is_told_and_host_arrays_still_pass(cupy):
     assert filters.box_blur(IMAGES, 3, backend="cuda").shape == IMAGES.shape
 
 
+@pytest.mark.parametrize("size", [(7, 9), (15, 15), (31, 31), (40, 33)])
+@pytest.mark.parametrize("channel_axis", [None, -1])
+@pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
+def test_tensor_cores_compute_what_numpy_does(cupy, dtype, channel_axis, size):
+    # What `gpuconv.plan.gpu.PROVEN` waits for, with the calls above that ask for tensor cores.
+    images = IMAGES.astype(dtype) if channel_axis is None else IMAGES[..., :3].astype(dtype)
+    kernel = RNG.normal(size=size) + 0.3
+    kernel /= np.abs(kernel).sum()
+    keywords = {"channel_axis": channel_axis, "border": "wrap"}
+    given = {"algorithm": "tensor", "precision": "tf32" if dtype == "float32" else "ieee"}
+    result = filters.filter2d(cupy.asarray(images), kernel, **given, **keywords).get()
+    if dtype == "uint8":
+        expected = filters.filter2d(images, kernel, **keywords, backend="numpy")
+        np.testing.assert_array_equal(result, expected)
+        return
+    expected = filters.filter2d(images.astype(np.float64), kernel, **keywords, backend="numpy")
+    # Σ|w| is 1, pixels are below 256; float16 rounds its result, tf32 each product.
+    np.testing.assert_allclose(result.astype(np.float64), expected, rtol=0, atol=256 * 2.0**-10)
+
+
 def test_arrays_of_more_than_2_31_elements(cupy):
     height, width = 46_500, 47_000
     device = cupy.arange(height * width, dtype=cupy.uint64).astype(cupy.uint8)

@@ -124,7 +124,9 @@ def test_products_of_windows_are_the_reference(kernel, inner, small_bands):
             assert_within(result, expected, spread(weights, images, **keywords), dtype)
 
 
-@pytest.mark.parametrize("taps_along", [2, 7, 31, 33, 81, 161, 300])
+@pytest.mark.parametrize(
+    "taps_along", [2, 7, 31, 33, 81, 161, pytest.param(300, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("inner", [None, 3, 4, 5])
 def test_products_of_passes_are_the_reference(taps_along, inner, small_bands):
     """Passes of one part and of several, channels that are banded and channels that are not."""

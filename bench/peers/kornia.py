@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any
 
@@ -59,6 +60,34 @@ class Kornia(OnTorchCuda):
             note="its border is edge",
         )
 
+    def unsharp_mask(self, case: Case) -> Call:
+        if case.arguments["amount"] != 1:
+            raise UnsupportedError("adds the difference once")
+        sigma = tuple(float(s) for s in pair(case.arguments["sigma"]))
+        size = tuple(2 * gaussian_radius(s) + 1 for s in sigma)
+        return on_channel(lambda x: self.filters.unsharp_mask(x, size, sigma))
+
     def dilate(self, case: Case) -> Call:
-        ones = self.torch.ones(pair(case.arguments["size"]), device=self.device)
-        return on_channel(lambda x: self.morphology.dilation(x, ones))
+        return self._morphology(case, self.morphology.dilation)
+
+    def erode(self, case: Case) -> Call:
+        return self._morphology(case, self.morphology.erosion)
+
+    def morph_open(self, case: Case) -> Call:
+        return self._morphology(case, self.morphology.opening)
+
+    def morph_close(self, case: Case) -> Call:
+        return self._morphology(case, self.morphology.closing)
+
+    def morph_gradient(self, case: Case) -> Call:
+        return self._morphology(case, self.morphology.gradient)
+
+    def _morphology(self, case: Case, function: Callable[..., Any]) -> Call:
+        size = pair(case.arguments["size"])
+        ones = self.torch.ones(size, device=self.device, dtype=self._dtype(case))
+        return on_channel(
+            lambda x: function(x, ones), same_border=False, note="nothing lies outside"
+        )
+
+    def _dtype(self, case: Case) -> Any:
+        return getattr(self.torch, case.dtype.name)

@@ -68,6 +68,18 @@ class SciPy(Library):
     def dilate(self, case: Case) -> Call:
         return self._sized(case, self.ndimage.maximum_filter)
 
+    def erode(self, case: Case) -> Call:
+        return self._sized(case, self.ndimage.minimum_filter)
+
+    def morph_open(self, case: Case) -> Call:
+        return self._sized(case, self.ndimage.grey_opening)
+
+    def morph_close(self, case: Case) -> Call:
+        return self._sized(case, self.ndimage.grey_closing)
+
+    def morph_gradient(self, case: Case) -> Call:
+        return self._sized(case, self.ndimage.morphological_gradient)
+
     def sobel(self, case: Case) -> Call:
         height = height_axis(case)
         floats = self.xp.float32 if case.dtype.kind in "iu" else case.dtype

@@ -91,11 +91,26 @@ class OpenCV(Library):
         return _each(one, same_border=False, note="its border is edge")
 
     def dilate(self, case: Case) -> Call:
+        return self._morphology(case, self.cv2.MORPH_DILATE)
+
+    def erode(self, case: Case) -> Call:
+        return self._morphology(case, self.cv2.MORPH_ERODE)
+
+    def morph_open(self, case: Case) -> Call:
+        return self._morphology(case, self.cv2.MORPH_OPEN)
+
+    def morph_close(self, case: Case) -> Call:
+        return self._morphology(case, self.cv2.MORPH_CLOSE)
+
+    def morph_gradient(self, case: Case) -> Call:
+        return self._morphology(case, self.cv2.MORPH_GRADIENT)
+
+    def _morphology(self, case: Case, operation: int) -> Call:
         y, x = pair(case.arguments["size"])
         element = self.cv2.getStructuringElement(self.cv2.MORPH_RECT, (x, y))
 
         def one(image: Any, dst: Any) -> None:
-            self.cv2.dilate(image, element, dst=dst, borderType=self.border)
+            self.cv2.morphologyEx(image, operation, element, dst=dst, borderType=self.border)
 
         return _each(one)
 

@@ -145,11 +145,21 @@ class Torch(Tensors):
         return on_channel(run, note="one convolution of two outputs, hypot")
 
     def dilate(self, case: Case) -> Call:
+        return self._extreme(case, 1)
+
+    def erode(self, case: Case) -> Call:
+        if case.dtype.kind != "f":
+            raise UnsupportedError("has no pool of minima, and no negative of unsigned images")
+        return self._extreme(case, -1)
+
+    def _extreme(self, case: Case, sign: int) -> Call:
         size = pair(case.arguments["size"])
         if not all(k % 2 for k in size):
             raise UnsupportedError("pads its max pool evenly")
         around = tuple(k // 2 for k in size)  # reflected pixels lie in the window already
-        return on_channel(lambda x: self.functional.max_pool2d(x, size, 1, around))
+        if sign > 0:
+            return on_channel(lambda x: self.functional.max_pool2d(x, size, 1, around))
+        return on_channel(lambda x: -self.functional.max_pool2d(-x, size, 1, around))
 
     def _weights(self, case: Case, values: Any) -> Any:
         return self.load(np.ascontiguousarray(values, case.dtype))

@@ -62,13 +62,39 @@ class SkImage(Library):
         )
 
     def dilate(self, case: Case) -> Call:
+        return self._morphology(case, self.morphology.dilation)
+
+    def erode(self, case: Case) -> Call:
+        return self._morphology(case, self.morphology.erosion)
+
+    def morph_open(self, case: Case) -> Call:
+        return self._morphology(case, self.morphology.opening)
+
+    def morph_close(self, case: Case) -> Call:
+        return self._morphology(case, self.morphology.closing)
+
+    def _morphology(self, case: Case, function: Any) -> Call:
         y, x = pair(case.arguments["size"])
         lines = [on_axes(case, size, 1) for size in ((y, 1), (1, x))]
         footprint = [(self.xp.ones(line, self.xp.uint8), 1) for line in lines]
         return Call(
-            lambda images, out: self.morphology.dilation(images, footprint, mode=MODE, out=out),
+            lambda images, out: function(images, footprint, mode=MODE, out=out),
             note="a column, then a row",
         )
+
+    def unsharp_mask(self, case: Case) -> Call:
+        if case.dtype.kind in "iu" or "channel_axis" in case.arguments:
+            raise UnsupportedError("rescales integers")
+        sigma, amount = case.arguments["sigma"], case.arguments["amount"]
+
+        def run(images: Any, out: Any) -> Any:
+            for image, target in zip(images, out, strict=True):
+                target[...] = self.filters.unsharp_mask(
+                    image, radius=sigma, amount=amount, preserve_range=True
+                )
+            return out
+
+        return Call(run, same_border=False, note="its border is symmetric")
 
     def max_pool2d(self, case: Case) -> Call:
         return self._blocks(case, self.xp.max)

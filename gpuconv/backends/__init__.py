@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol
@@ -86,7 +86,7 @@ def _check(backend: BackendLike, argument: str) -> None:
         )
 
 
-def resolve(backend: BackendLike, arrays: Sequence[Array]) -> Backend:
+def resolve(backend: BackendLike, arrays: Iterable[Array]) -> Backend:
     """The backend for a call: its argument, else `use_backend`, else GPUCONV_BACKEND, else auto.
 
     A named backend is used or refused, never replaced.
@@ -118,35 +118,50 @@ def run(plan: Plan, *arrays: Array | None, out: Any = None, backend: BackendLike
     `arrays` come in the order of `plan.operands`; None stands for one that was not given. Results
     live where the first array lives, in its library's type.
     """
-    given = [(n, a) for n, a in zip(plan.operands, arrays, strict=True) if a is not None]
-    chosen = resolve(backend, [array for _, array in given])
-    specs = plan.outputs
+    given = {n: a for n, a in zip(plan.operands, arrays, strict=True) if a is not None}
+    chosen = resolve(backend, given.values())
+    name, first = next(iter(given.items()))
+    specs = plan.memo.get("outputs")
+    if specs is None:
+        specs = plan.memo["outputs"] = plan.outputs
     wanted = (None,) * len(specs) if out is None else _as_tuple(out)
     if len(wanted) != len(specs):
         raise ValueError(f"out must be {len(specs)} arrays, got {len(wanted)}")
-    with chosen.scope(given[0][1]):
-        inputs = [(name, chosen.adopt(name, array)) for name, array in given]
-        targets = []
-        for spec, array in zip(specs, wanted, strict=True):
-            if array is None:
-                targets.append(chosen.empty(spec, inputs[0][1]))
-            else:
-                if on_device(array) != on_device(given[0][1]):
-                    raise ValueError(f"out must live where {given[0][0]} does, got {_place(array)}")
-                adopt = on_device(array)
-                targets.append(chosen.adopt("out", array) if adopt else as_output(array))
-                check_out(targets[-1], spec, inputs)
-        chosen.run(plan, [array for _, array in inputs], targets)
-        results = []
-        for target, array in zip(targets, wanted, strict=True):
-            if array is not None and not on_device(array):
-                finish_output(array, target)
-            results.append(like(given[0][1], target) if array is None else array)
+    with chosen.scope(first):
+        inputs = {name: chosen.adopt(name, array) for name, array in given.items()}
+        adopted = list(inputs.values())
+        targets = [
+            chosen.empty(spec, adopted[0])
+            if array is None
+            else _target(chosen, spec, array, name, first, inputs)
+            for spec, array in zip(specs, wanted, strict=True)
+        ]
+        chosen.run(plan, adopted, targets)
+        results = [
+            like(first, target) if array is None else _written(array, target)
+            for target, array in zip(targets, wanted, strict=True)
+        ]
     return tuple(results) if len(results) > 1 else results[0]
 
 
-def _place(array: Array) -> str:
-    return "one on a CUDA device" if on_device(array) else "one on the host"
+def _target(
+    backend: Backend, spec: Spec, out: Array, name: str, first: Array, inputs: Mapping[str, Any]
+) -> Any:
+    """An `out` of the caller as an array of the backend's own: it fits, and lives with `first`."""
+    device = on_device(out)
+    if device != on_device(first):
+        place = "one on a CUDA device" if device else "one on the host"
+        raise ValueError(f"out must live where {name} does, got {place}")
+    target = backend.adopt("out", out) if device else as_output(out)
+    check_out(target, spec, inputs.items())
+    return target
+
+
+def _written(out: Array, target: Any) -> Array:
+    """The caller's `out`, once `target` holds the result."""
+    if not on_device(out):
+        finish_output(out, target)
+    return out
 
 
 def _as_tuple(out: Any) -> tuple[Any, ...]:

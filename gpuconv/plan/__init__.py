@@ -3,6 +3,7 @@
 A plan is frozen and hashable. After it, nothing is validated again.
 """
 
+from gpuconv.plan.chain import ChainPlan
 from gpuconv.plan.conv import ConvPlan, ConvPoolPlan, ConvTransposePlan
 from gpuconv.plan.filters import BoxPlan, LinearPlan, MorphPlan, RankPlan
 from gpuconv.plan.pool import AdaptivePoolPlan, PoolPlan, UnpoolPlan
@@ -18,11 +19,13 @@ Plan = (
     | PoolPlan
     | AdaptivePoolPlan
     | UnpoolPlan
+    | ChainPlan
 )
 
 __all__ = [
     "AdaptivePoolPlan",
     "BoxPlan",
+    "ChainPlan",
     "ConvPlan",
     "ConvPoolPlan",
     "ConvTransposePlan",

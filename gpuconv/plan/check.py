@@ -148,7 +148,7 @@ def same_kind(input: Spec, weight: Spec) -> None:
         raise TypeError(f"weight must have the dtype of input ({input.dtype}), got {weight.dtype}")
 
 
-def check_out(out: Any, expected: Spec, inputs: Sequence[tuple[str, Any]]) -> None:
+def check_out(out: Any, expected: Spec, inputs: Iterable[tuple[str, Any]]) -> None:
     """An output array of the right shape and dtype that shares no memory with the inputs."""
     spec = describe("out", out)
     if spec.shape != expected.shape:

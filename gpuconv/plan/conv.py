@@ -25,7 +25,7 @@ from gpuconv.dtypes import (
 from gpuconv.plan import check, cpu
 from gpuconv.plan.maps import MapShape, map_shape
 from gpuconv.plan.pool import PoolPlan, plan_pool_window
-from gpuconv.plan.remember import remembered
+from gpuconv.plan.remember import WithMemo, remembered
 from gpuconv.window import AxisWindow, Padding, resolve_padding
 
 ACTIVATIONS = ("relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu")
@@ -35,7 +35,7 @@ Activation = None | str | tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _Convolution:
+class _Convolution(WithMemo):
     """What convolutions share. `sum_dtype` holds the sum and the bias; then come the activation
     and the conversion to `out_dtype`.
     """
@@ -134,7 +134,7 @@ class ConvTransposePlan(_Convolution):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ConvPoolPlan:
+class ConvPoolPlan(WithMemo):
     """A convolution whose feature map is pooled before it reaches memory."""
 
     operands: ClassVar = ("input", "weight", "bias")

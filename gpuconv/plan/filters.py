@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -19,8 +19,8 @@ from gpuconv.dtypes import (
     parse_dtype,
     saturate_value,
 )
-from gpuconv.plan import check, cpu
-from gpuconv.plan.remember import Memo, remembered
+from gpuconv.plan import check, cpu, gpu
+from gpuconv.plan.remember import WithMemo, remembered
 from gpuconv.quantize import Floats, Frozen, Stencil, plan_separable, plan_stencil
 from gpuconv.window import AxisWindow, is_integer
 
@@ -59,12 +59,11 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class ImagePlan(ABC):
+class ImagePlan(WithMemo, ABC):
     """What all plans over images share."""
 
     operands: ClassVar = ("images",)
     images: Images
-    memo: Memo = field(default_factory=Memo, init=False, compare=False)
 
     @property
     def outputs(self) -> tuple[Spec, ...]:
@@ -104,6 +103,8 @@ class LinearPlan(ImagePlan):
     combine: Literal["sum", "magnitude", "unsharp"] = "sum"
     delta: float = 0.0
     amount: float = 0.0
+    precision: gpu.Precision = "ieee"
+    algorithm: gpu.Algorithm = "auto"
 
     @property
     def halo(self) -> tuple[int, int]:
@@ -116,13 +117,28 @@ class LinearPlan(ImagePlan):
         return cpu.linear(self.stencils, images.dtype, images.out_dtype, self.combine, self.delta)
 
     @property
+    def on_gpu(self) -> gpu.Choice:
+        """The CUDA backend's algorithm, and why."""
+        images = self.images
+        return gpu.choose(
+            self.stencils,
+            self.combine,
+            images.dtype,
+            images.dtype.itemsize + images.out_dtype.itemsize,
+            images.shape[-1] if images.channels_last else 1,
+            self.precision,
+            self.algorithm,
+        )
+
+    @property
     def story(self) -> str:
-        first = self.stencils[0]
+        first, on_gpu = self.stencils[0], self.on_gpu
         passes = "separable" if first.separable else "dense"
         return (
             f"{first.height}x{first.width} {passes} ({first.why}), "
             f"{len(self.stencils)} sum(s) in {first.accumulator}, {self.combine}; "
-            f"on the CPU {cpu.LINEAR[self.on_cpu]}"
+            f"on the CPU {cpu.LINEAR[self.on_cpu]}; "
+            f"on a GPU {gpu.LINEAR[on_gpu.form]} ({on_gpu.why})"
         )
 
     @property
@@ -150,7 +166,10 @@ class BoxPlan(ImagePlan):
     @property
     def story(self) -> str:
         height, width = (w.size for w in self.windows)
-        return f"{height}x{width} box, sums by doubling along each axis"
+        return (
+            f"{height}x{width} box; on the CPU sums by doubling along each axis, "
+            f"on a GPU {gpu.SLIDING}"
+        )
 
     @property
     def flops(self) -> int:
@@ -172,9 +191,22 @@ class RankPlan(ImagePlan):
         return self.windows[0].size * self.windows[1].size
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """(height, width) of the box."""
+        height, width = (w.size for w in self.windows)
+        return height, width
+
+    @property
     def on_cpu(self) -> cpu.Rank:
         """The NumPy backend's algorithm."""
         return cpu.rank(self.count, self.images.dtype)
+
+    @property
+    def on_gpu(self) -> gpu.Rank:
+        """The CUDA backend's algorithm."""
+        images = self.images
+        channels = images.shape[-1] if images.channels_last else 1
+        return gpu.rank(self.sizes, self.rank, images.dtype, images.out_dtype, channels)
 
     @property
     def halo(self) -> tuple[int, int]:
@@ -182,9 +214,11 @@ class RankPlan(ImagePlan):
 
     @property
     def story(self) -> str:
-        height, width = (w.size for w in self.windows)
-        how = cpu.RANK[self.on_cpu]
-        return f"{height}x{width} box, rank {self.rank} of {self.count}; on the CPU {how}"
+        height, width = self.sizes
+        return (
+            f"{height}x{width} box, rank {self.rank} of {self.count}; "
+            f"on the CPU {cpu.RANK[self.on_cpu]}; on a GPU {gpu.RANK[self.on_gpu]}"
+        )
 
     @property
     def flops(self) -> int:
@@ -221,7 +255,9 @@ class MorphPlan(ImagePlan):
 
     @property
     def story(self) -> str:
-        return (" minus " if self.gradient else ", then ").join(map(str, self.steps))
+        told = (" minus " if self.gradient else ", then ").join(map(str, self.steps))
+        boxes = all(step.footprint is None for step in self.steps)
+        return f"{told}; on a GPU {gpu.SLIDING if boxes else gpu.OFFSETS}"
 
     @property
     def flops(self) -> int:
@@ -303,6 +339,8 @@ def plan_filter(
     *,
     anchor: Sequence[int] | None = None,
     delta: float = 0,
+    precision: gpu.Precision = "ieee",
+    algorithm: gpu.Algorithm = "auto",
     **common: Any,
 ) -> LinearPlan:
     """`filter2d`: one dense kernel."""
@@ -314,11 +352,20 @@ def plan_filter(
         if any(a >= n for a, n in zip(anchor, weights.shape, strict=True)):
             raise ValueError(f"anchor must lie inside the kernel {weights.shape}, got {anchor}")
     stencil = plan_stencil(weights, head.dtype)
+    check.choice("precision", precision, ("ieee", "tf32"))
+    if check.choice("algorithm", algorithm, ("auto", "direct", "tensor")) == "tensor":
+        refusal = gpu.refusal((stencil,), "sum", head.dtype, head.out_dtype, precision)
+        if refusal:
+            raise ValueError(
+                f"algorithm must be 'auto' or 'direct' for {refusal}, got {algorithm!r}"
+            )
     return LinearPlan(
         head,
         (stencil,),
         _windows(weights.shape, anchor),
         delta=check.number("delta", delta),
+        precision=precision,
+        algorithm=algorithm,
     )
 
 

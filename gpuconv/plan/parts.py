@@ -19,11 +19,13 @@ from typing import Any
 from gpuconv.border import Border
 from gpuconv.plan import (
     AdaptivePoolPlan,
+    ChainPlan,
     ConvPlan,
     ConvPoolPlan,
     ConvTransposePlan,
     MorphPlan,
     Plan,
+    PoolPlan,
     UnpoolPlan,
 )
 from gpuconv.plan.filters import ImagePlan
@@ -52,6 +54,8 @@ def input_size(plan: Plan) -> tuple[int, ...]:
     """Spatial extents of what a plan reads."""
     if isinstance(plan, ImagePlan):
         return plan.images.size
+    if isinstance(plan, ChainPlan):
+        return input_size(plan.steps[0])
     return input_map(plan).spatial
 
 
@@ -59,6 +63,8 @@ def output_size(plan: Plan) -> tuple[int, ...]:
     """Spatial extents of what a plan gives."""
     if isinstance(plan, ImagePlan):
         return plan.images.size
+    if isinstance(plan, ChainPlan):
+        return output_size(plan.steps[-1])
     return (plan.pool if isinstance(plan, ConvPoolPlan) else plan).output.spatial
 
 
@@ -66,6 +72,8 @@ def channels_last(plan: Plan) -> bool:
     """Whether an axis of channels follows the spatial ones."""
     if isinstance(plan, ImagePlan):
         return plan.images.channels_last
+    if isinstance(plan, ChainPlan):
+        return plan.channels_last
     return input_map(plan).channels_last
 
 
@@ -106,6 +114,8 @@ def part_of(plan: Plan, axis: int, outputs: range) -> Part | None:
         return whole(plan, axis, outputs)
     if isinstance(plan, ImagePlan):
         return _image_part(plan, axis, outputs)
+    if isinstance(plan, ChainPlan):
+        return _chain_part(plan, axis, outputs)
     if isinstance(plan, ConvPoolPlan):
         return _pooled_part(plan, axis, outputs)
     if isinstance(plan, AdaptivePoolPlan):
@@ -162,6 +172,82 @@ def _inside(start: int, stop: int, length: int, least: int) -> tuple[int, int]:
     elif stop == length:
         start = min(start, length - least)
     return start, stop
+
+
+# Chains
+
+
+def _chain_part(plan: ChainPlan, axis: int, outputs: range) -> Part | None:
+    """All steps over a band of the images.
+
+    Results that depend on what the band lacks lie before those that are wanted, or behind.
+    """
+    if not plan.has_bands:
+        return None
+    start, stop = outputs.start, outputs.stop
+    for step in reversed(plan.steps):
+        start, stop = _needed(step, axis, start, stop)
+    if not plan.wrapped:
+        while _first_result(plan.steps, axis, start) is None:
+            start -= 1
+    elif stop - start >= input_size(plan)[axis]:
+        return whole(plan, axis, outputs)
+    steps, begin, end = [], start, stop
+    for step in plan.steps:
+        smaller, begin, end = _banded(step, axis, begin, end)
+        steps.append(smaller)
+    shape = list(plan.images.shape)
+    shape[axis - (3 if plan.channels_last else 2)] = stop - start
+    images = replace(plan.images, shape=tuple(shape))
+    smaller_plan = replace(plan, images=images, steps=tuple(steps))
+    return Part(smaller_plan, start, stop, outputs.start - begin)
+
+
+def _needed(step: Any, axis: int, start: int, stop: int) -> tuple[int, int]:
+    """The inputs that outputs start..stop-1 depend on, those that a border folds back included."""
+    length = input_size(step)[axis]
+    if not isinstance(step, ImagePlan):
+        start, stop = step.windows[axis].input_range(start, stop)
+        return max(0, start), min(length, stop)
+    before, after = reach(step, axis)
+    start, stop = start - before, stop + after
+    if step.images.border is Border.WRAP:
+        return start, stop
+    if start < 0:
+        stop = max(stop, before + after + 1)
+    if stop > length:
+        start = min(start, length - before - after - 1)
+    return max(0, start), min(length, stop)
+
+
+def _first_result(steps: tuple[Any, ...], axis: int, start: int) -> int | None:
+    """The first result of a chain over a band from `start` on; None where windows would shift."""
+    for step in steps:
+        if isinstance(step, PoolPlan) and start:
+            window = step.windows[axis]
+            if (start + window.pad[0]) % window.stride:
+                return None
+            start = (start + window.pad[0]) // window.stride
+    return start
+
+
+def _banded(step: Any, axis: int, begin: int, end: int) -> tuple[Any, int, int]:
+    """A step over rows begin..end-1 of what it reads, and the rows of the result that it gives."""
+    if isinstance(step, ImagePlan):
+        shape = list(step.images.shape)
+        shape[axis - (3 if step.images.channels_last else 2)] = end - begin
+        return replace(step, images=replace(step.images, shape=tuple(shape))), begin, end
+    window, length = step.windows[axis], step.input.spatial[axis]
+    before, after = window.pad
+    first = (begin + before) // window.stride if begin else 0
+    if end < length:
+        after = 0
+    pad = (0 if begin else before, after)
+    count = step.output.spatial[axis] - first
+    if end < length:
+        count = (end - begin + pad[0] - window.extent) // window.stride + 1
+    band = _Band(0, end - begin, replace(window, pad=pad))
+    return _with_band(step, axis, band, count), first, first + count
 
 
 # Feature maps

@@ -12,12 +12,12 @@ from gpuconv.arrays import Array, Spec, describe
 from gpuconv.dtypes import INT32, INT64, DType, is_integer_type, parse_dtype
 from gpuconv.plan import check
 from gpuconv.plan.maps import MapShape, map_shape
-from gpuconv.plan.remember import remembered
+from gpuconv.plan.remember import WithMemo, remembered
 from gpuconv.window import AxisWindow, Padding, resolve_padding
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class _ValuesAndIndices:
+class _ValuesAndIndices(WithMemo):
     """What pools share: values of the input's dtype and, if wanted, where they came from.
 
     `index_dtype` is set where the positions of the extremes are wanted too: flat in the unpadded
@@ -92,7 +92,7 @@ class AdaptivePoolPlan(_ValuesAndIndices):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class UnpoolPlan:
+class UnpoolPlan(WithMemo):
     """Values scattered to the flat positions that a max pool reported; zero elsewhere."""
 
     operands: ClassVar = ("input", "indices")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import wraps
 from inspect import signature
 from math import copysign
 from typing import Any, TypeVar
 
 import numpy as np
+
+from gpuconv.arrays import spec_key
 
 P = TypeVar("P", bound=Callable[..., Any])
 
@@ -19,6 +22,7 @@ MOST_BYTES = 1 << 15
 """Of an array of weights. Calls with larger ones are planned anew."""
 
 PLAIN = frozenset((int, bool, str, type(None), type, np.dtype))
+"""Types whose values are keys beside the type: 1 and True differ."""
 
 
 _known: list[dict[Any, Any]] = []
@@ -37,29 +41,50 @@ class Memo(dict[Any, Any]):
         return Memo, ()
 
 
+@dataclass(frozen=True, slots=True)
+class WithMemo:
+    """A plan that backends may keep things with."""
+
+    memo: Memo = field(default_factory=Memo, init=False, compare=False, repr=False)
+
+
 def remembered(*data: str) -> Callable[[P], P]:
     """Keep the plans that a function makes.
 
-    Its arguments named in `data` are arrays that count by shape and dtype; other arrays count by
-    their values too.
+    Its arguments named in `data` are arrays of any library that count by shape and dtype; NumPy's
+    arrays among the others count by their values too.
     """
 
     def decorate(make: P) -> P:
         names = list(signature(make).parameters)
-        places = {place for place, name in enumerate(names) if name in data}
+        places = frozenset(place for place, name in enumerate(names) if name in data)
         known: dict[Any, Any] = {}
         _known.append(known)
 
         @wraps(make)
         def plan(*arguments: Any, **keywords: Any) -> Any:
-            key: list[Any] = []
+            key: list[Any] = [*keywords]
+            # The keys of most arguments are told here, without a call: this runs before every call.
             for place, value in enumerate(arguments):
-                key.append(_key(value, place in places))
+                kind = type(value)
+                if kind in PLAIN:
+                    key.append(value)
+                    key.append(kind)
+                    continue
+                part = spec_key(value) if place in places else _key(value)
+                if part is None:
+                    return make(*arguments, **keywords)
+                key.append(part)
             for name, value in keywords.items():
-                key.append(name)
-                key.append(_key(value, name in data))
-            if None in key:
-                return make(*arguments, **keywords)
+                kind = type(value)
+                if kind in PLAIN:
+                    key.append(value)
+                    key.append(kind)
+                    continue
+                part = spec_key(value) if name in data else _key(value)
+                if part is None:
+                    return make(*arguments, **keywords)
+                key.append(part)
             whole = tuple(key)
             found = known.get(whole)
             if found is None:
@@ -74,20 +99,22 @@ def remembered(*data: str) -> Callable[[P], P]:
     return decorate
 
 
-def _key(value: Any, data: bool) -> Any:
+def _key(value: Any) -> Any:
     """What an argument counts by; None where that is not plain to see. 1, 1.0 and True differ."""
     kind = type(value)
-    if kind is np.ndarray:
-        if data:
-            return value.shape, value.dtype
-        if value.nbytes <= MOST_BYTES and value.dtype.kind in "iuf":
-            return value.shape, value.dtype, value.tobytes()
-        return None
     if kind in PLAIN:
         return kind, value
     if kind is float:
         return kind, value, copysign(1, value)
+    if kind is np.ndarray:
+        if value.nbytes <= MOST_BYTES and value.dtype.kind in "iuf":
+            return value.shape, value.dtype, value.tobytes()
+        return None
     if kind is tuple or kind is list:
-        parts = tuple(_key(part, False) for part in value)
+        parts = tuple(_key(part) for part in value)
         return None if None in parts else (kind, parts)
+    if isinstance(value, np.dtype):
+        return np.dtype, value
+    if isinstance(value, np.generic) and value.dtype.kind in "iuf":
+        return kind, value.tobytes()
     return None

@@ -2,7 +2,8 @@
 // compares is one kernel for all pixels of a size.
 //
 //   Key<T>          the unsigned type of T's size
-//   Keys            how pixels become keys (told at run time) and back: of(pixel), bits(key)
+//   Keys            how pixels become keys (told at run time) and back: of(pixel), bits(key), or
+//                   number_bits(key) where there is no NaN
 //   pixel_of<T>     the pixel that has these bits
 //   turn_to_keys    all of a tile
 #pragma once
@@ -40,7 +41,7 @@ struct Keys {
     __device__ __forceinline__ bool trivial() const { return mask == 0 && infinity == 0; }
     template <typename U>
     __device__ __forceinline__ bool is_nan(U key) const {
-        return infinity && key == U(~U(0));
+        return sizeof(U) > 1 && infinity && key == U(~U(0));
     }
 
     template <typename T>
@@ -49,14 +50,21 @@ struct Keys {
         constexpr U top = U(U(1) << (sizeof(U) * 8 - 1));
         U bits;
         memcpy(&bits, &pixel, sizeof(U));
-        if (!infinity) return U(bits ^ U(mask));
+        if (sizeof(U) == 1 || !infinity) return U(bits ^ U(mask));
         if (U(bits & U(~top)) > U(infinity)) return U(~U(0));
         return U((bits & top ? U(~bits) : U(bits | top)) ^ U(mask));
+    }
+    // The bits of a key that is no NaN's, without a branch.
+    template <typename U>
+    __device__ __forceinline__ U number_bits(U key) const {
+        constexpr U top = U(U(1) << (sizeof(U) * 8 - 1));
+        const U turned = key & top ? top : U(~U(0));
+        return U(key ^ (sizeof(U) > 1 && infinity ? turned : U(mask)));
     }
     template <typename U>
     __device__ __forceinline__ U bits(U key) const {
         constexpr U top = U(U(1) << (sizeof(U) * 8 - 1));
-        if (!infinity) return U(key ^ U(mask));
+        if (sizeof(U) == 1 || !infinity) return U(key ^ U(mask));
         if (key == U(~U(0))) return U(~top);
         key = U(key ^ U(mask));
         return key & top ? U(key & U(~top)) : U(~key);

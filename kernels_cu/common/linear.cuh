@@ -12,7 +12,7 @@
 
 constexpr int WARPS = 8, THREADS = 32 * WARPS;
 
-// Twins of ROWS_EACH and of the packs in gpuconv/backends/cuda/linear.py.
+// Twins of ROWS_EACH and of the packs in gpuconv/backends/cuda/sums.py.
 template <typename A>
 constexpr int PACK = 16 / int(sizeof(A));
 template <typename A>
@@ -70,7 +70,7 @@ using RowSums = A[ROWS_EACH<A>][PACK<A>];
 template <typename A, int STENCILS>
 using Sums = RowSums<A>[STENCILS];
 
-// How sums become results. Twin of HOW in gpuconv/backends/cuda/linear.py.
+// How sums become results. Twin of HOW in gpuconv/backends/cuda/sums.py.
 //
 //   Sum         (sum + offset) * scale, rounded as it is stored; exact in A for integers
 //   Exact       sum / 2^shift + delta for whatever delta
@@ -79,7 +79,7 @@ using Sums = RowSums<A>[STENCILS];
 //   Unsharp     pixel + amount * (pixel - sum)
 enum class How : int { Sum, Exact, Magnitude, Small, Unsharp };
 
-// Twin of FINISH in gpuconv/backends/cuda/linear.py.
+// Twin of FINISH in gpuconv/backends/cuda/sums.py.
 struct Finish {
     double scale, offset;
     double real_amount;  // of floats

@@ -12,7 +12,7 @@ import numpy as np
 from gpuconv.arrays import to_numpy
 from gpuconv.backends.cuda import CudaBackend
 from gpuconv.backends.cuda.families import variants
-from gpuconv.backends.cuda.launch import Launch, Variant
+from gpuconv.backends.cuda.launch import Launch, Place, Variant
 from gpuconv.backends.cuda.pieces import PIECE_BYTES
 from gpuconv.dtypes import DType
 from gpuconv.plan import Plan
@@ -95,10 +95,58 @@ class _Launcher:
     def lane(self, device: int | None) -> Iterator[_Lane]:
         yield _Lane(self)
 
-    def launch(self, launch: Launch, plan: Plan) -> None:
+    def device(self, array: np.ndarray) -> int:
+        return 0
+
+    @property
+    def tensor_cores(self) -> bool:
+        return True
+
+    def ready(self, launch: Launch, plan: Plan) -> Launch:
         variant = launch.variant
         if variant not in self.kernels:
             assert variant in set(variants()), f"{variant} is not in the list of variants"
             self.kernels[variant] = self.emulator.kernel(variant.file, variant.name)
-        kernel = self.kernels[variant]
-        kernel(launch.grid, launch.block, launch.arguments, launch.shared_bytes)
+        return launch
+
+    def launch(self, ready: Launch, arrays: Sequence[np.ndarray], plan: Plan) -> None:
+        kernel = self.kernels[ready.variant]
+        arguments = [_put(argument, arrays) for argument in ready.arguments]
+        kernel(ready.grid, ready.block, arguments, ready.shared_bytes)
+
+
+def _put(argument: Any, arrays: Sequence[np.ndarray]) -> Any:
+    """A place's view of its array, with the memory that it is a view of as its base."""
+    if not isinstance(argument, Place):
+        return argument
+    array = arrays[argument.array]
+    laid = argument.shape, argument.strides
+    if (array.shape, array.strides) == laid and not argument.offset:
+        return array
+    owner = array
+    while isinstance(owner.base, np.ndarray):
+        owner = owner.base
+    if not owner.flags.c_contiguous and not owner.flags.f_contiguous:
+        return _At(array, argument).array()
+    memory = owner.reshape(-1, order="A").view(np.uint8)
+    offset = array.ctypes.data - memory.ctypes.data + argument.offset
+    view = np.ndarray(argument.shape, argument.dtype, memory, offset, argument.strides)
+    view.flags.writeable = array.flags.writeable
+    return view
+
+
+class _At:
+    """A place in an array whose memory no array holds whole."""
+
+    def __init__(self, array: np.ndarray, place: Place) -> None:
+        self.base, self.dtype = array, place.dtype
+        self.__array_interface__ = {
+            "shape": place.shape,
+            "strides": place.strides,
+            "typestr": f"|V{place.dtype.itemsize}",
+            "data": (array.ctypes.data + place.offset, not array.flags.writeable),
+            "version": 3,
+        }
+
+    def array(self) -> np.ndarray:
+        return np.asarray(self).view(self.dtype)

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -17,8 +19,15 @@ from gpuconv.arrays import Spec, on_device, to_numpy
 from gpuconv.backends.cuda.cupy_launcher import CupyLauncher, Status, probe
 from gpuconv.backends.cuda.launch import Launcher
 from gpuconv.backends.cuda.pieces import PIECE_BYTES, Piece, cut_operands, pieces
+from gpuconv.backends.cuda.prepared import MOST_LAYOUTS, carry_out, layout, prepare
 from gpuconv.errors import BackendUnavailableError
-from gpuconv.plan import Plan, UnpoolPlan
+from gpuconv.plan import ChainPlan, Plan, UnpoolPlan
+from gpuconv.plan.filters import ImagePlan
+
+USABLE = Status(True)
+
+_numbers = count()
+"""Plans keep what is prepared for a backend by its number: they do not keep the backend."""
 
 
 class CudaBackend:
@@ -29,22 +38,25 @@ class CudaBackend:
     """
 
     name = "cuda"
+    chains = True
+    """Pipelines pass it whole chains (`ChainPlan`)."""
 
     def __init__(self, launcher: Launcher | None = None, piece_bytes: int = PIECE_BYTES) -> None:
-        self._launcher = launcher
+        self._given = launcher is not None
+        if launcher is not None:
+            self.launcher = launcher
+        self._number = next(_numbers)
         self._piece_bytes = piece_bytes
 
-    @property
+    @cached_property
     def launcher(self) -> Launcher:
         """What runs the kernels: CuPy, unless another was given."""
-        if self._launcher is None:
-            self.require()
-            self._launcher = CupyLauncher()
-        return self._launcher
+        self.require()
+        return CupyLauncher()
 
     def status(self) -> Status:
         """Whether this machine can run it."""
-        return probe() if self._launcher is None else Status(True)
+        return USABLE if self._given else probe()
 
     def require(self) -> None:
         """Raise BackendUnavailableError unless this machine can run it."""
@@ -83,10 +95,23 @@ class CudaBackend:
             others = [a if launcher.owns(a) else launcher.upload(a) for a in inputs[1:]]
             self._launch(plan, [inputs[0], *others], outputs)
             return
+        if isinstance(plan, ChainPlan) and not plan.fits_pieces(self._piece_bytes):
+            self._run_steps(plan, inputs[0], outputs[0])
+            return
         cut = cut_operands(plan)
         whole = [a if launcher.owns(a) else launcher.upload(a) for a in inputs[cut:]]
         for piece in pieces(plan, [*inputs[:cut], *whole], outputs, self._piece_bytes):
             self._run_piece(piece)
+
+    def _run_steps(self, plan: ChainPlan, images: Any, target: Any) -> None:
+        """A chain over images too large for a piece, which cannot be cut: step after step."""
+        result = images
+        for step in plan.steps:
+            read = step.images if isinstance(step, ImagePlan) else step.input
+            source, (spec,) = result.reshape(read.shape), step.outputs
+            result = np.empty(spec.shape, spec.dtype)
+            self.run(step, [source], [result])
+        target[...] = result.reshape(target.shape)
 
     def _run_piece(self, piece: Piece) -> None:
         """Upload, compute, download. On return the device's memory is free for the next piece."""
@@ -99,7 +124,20 @@ class CudaBackend:
         piece.finish()
 
     def _launch(self, plan: Plan, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        from gpuconv.backends.cuda.families import FAMILIES  # a machine without a GPU needs none
+        launcher, arrays = self.launcher, [*inputs, *outputs]
+        key = (self._number, launcher.device(arrays[0]), *map(layout, arrays))
+        steps = plan.memo.get(key)
+        if steps is None:
+            # A machine without a GPU needs no families.
+            from gpuconv.backends.cuda.families import FAMILIES
 
-        for launch in FAMILIES[type(plan)](plan, inputs, outputs, self.launcher):
-            self.launcher.launch(launch, plan)
+            family = FAMILIES[type(plan)]
+            steps = prepare(family, plan, inputs, outputs, launcher)
+            if steps is None:
+                for launch in family(plan, inputs, outputs, launcher):
+                    launcher.launch(launcher.ready(launch, plan), (), plan)
+                return
+            if len(plan.memo) > MOST_LAYOUTS:
+                plan.memo.clear()
+            plan.memo[key] = steps
+        carry_out(steps, plan, arrays, launcher)

@@ -307,7 +307,8 @@ def windows(
         return Prepared(_variant(kernel, name, dtype, taps), grid, params)
 
     pack = _channels_of_thread(name, plan.dtype)
-    if inside and taps <= FEW_TAPS and _in_packs(maps, arrays, pack):
+    common = plan.dtype.name in NETWORK_DTYPES
+    if inside and common and taps <= FEW_TAPS and in_packs(maps, arrays, pack):
         grid = blocks(-(-count * inner // pack // THREADS))
         return (prepared("pool_channels", inner // pack, grid, 0, 0, 0, 0, 0),)
     grid = blocks(-(-count * inner // (THREADS >> slices.bits)) << slices.part_bits)
@@ -324,12 +325,11 @@ def _channels_of_thread(name: str, dtype: DType) -> int:
     return 4 if name == "Choice" and dtype.itemsize < 4 else WIDE_BYTES // dtype.itemsize
 
 
-def _in_packs(maps: Map, arrays: Sequence[Laid], pack: int) -> bool:
-    """Whether channels of a common dtype lie side by side, rows at multiples of a pack."""
+def in_packs(maps: Map, arrays: Sequence[Laid], pack: int) -> bool:
+    """Whether channels lie side by side, rows at multiples of a pack."""
     others = [maps.batch_step, *(axis.step for axis in maps.axes)]
     return (
-        arrays[0].dtype.name in NETWORK_DTYPES
-        and all(array.aligned for array in arrays[:2])
+        all(array.aligned for array in arrays[:2])
         and maps.channels % pack == 0
         and maps.channel_step == (1, 1, 1)
         and all(step % pack == 0 for steps in others for step in steps[:2])

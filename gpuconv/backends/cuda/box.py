@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv.backends.cuda.images import stacks
+from gpuconv.backends.cuda.images import Stack, stacks
 from gpuconv.backends.cuda.launch import (
     ANY,
     DTYPES,
@@ -20,6 +20,7 @@ from gpuconv.backends.cuda.launch import (
     stored_types,
     struct,
 )
+from gpuconv.backends.cuda.sliding import ROW_KINDS, SLIDING, plan_slider, rows_of
 from gpuconv.backends.cuda.window import (
     FIELD,
     LONG_WARPS,
@@ -42,6 +43,22 @@ BOX = struct("BoxParams", ("field", FIELD), ("window", WINDOW), ("tile", TILE), 
 LARGE_BOX = struct(
     "LargeBoxParams", ("field", FIELD), ("window", WINDOW), ("patch", PATCH), ("mean", MEAN)
 )
+BOX_STRIP = struct(
+    "BoxStripParams",
+    *(("sliding", SLIDING), ("mean", MEAN)),
+    *(("inverse", "f4"), ("by_inverse", "i4"), ("mask", "u4")),
+)
+
+STRIP_TYPES = {
+    **{"uint8": "uint8", "int8": "uint8", "uint16": "uint16", "int16": "uint16"},
+    **{"float16": "float16", "bfloat16": "bfloat16", "float32": "float"},
+}
+"""What box_strip takes pixels for: signed integers lose their sign by one bit."""
+
+STRIP_PACK = {1: 8, 2: 8, 4: 4}
+STRIP_SUM_BYTES = {1: 16, 2: 32, 4: 16}
+"""By the bytes of a pixel: elements of a thread, bytes of their sums down columns."""
+
 MEMORY_DTYPES: dict[str, DType] = {
     "int64": np.dtype(np.int64),
     "int128": np.dtype(np.complex128),
@@ -69,6 +86,10 @@ def large_sums(dtype: str) -> tuple[str, ...]:
 
 def variants() -> Iterator[Variant]:
     """Every kernel that a plan may ask for."""
+    for rows in ROW_KINDS:
+        for dtype in dict.fromkeys(STRIP_TYPES.values()):
+            yield Variant(FILE, "box_strip", (rows, dtype, "false"))
+        yield Variant(FILE, "box_strip", (rows, "uint8", "true"))
     for dtype in DTYPES:
         for stored in both_kinds(dtype, 2):
             yield Variant(FILE, "box_mean", (dtype, TILE_SUMS[dtype], *stored))
@@ -88,6 +109,10 @@ def launches(
     total = TILE_SUMS[cuda_type(dtype)]
     window = pack_window(plan.windows, blocked=is_float(dtype))
     for stack in stacks(plan.images, inputs[0], outputs[0]):
+        strips = strip_launch(plan, stack)
+        if strips is not None:
+            yield strips
+            continue
         field = Field.whole(stack)
         stored = stored_types(dtype, stack.input.dtype, stack.output.dtype)
         rounded = stored == (ANY, ANY) and is_float(dtype)
@@ -105,6 +130,36 @@ def launches(
             (stack.input, stack.output, params),
             tile.shared_bytes,
         )
+
+
+def strip_launch(plan: BoxPlan, stack: Stack) -> Launch | None:
+    """One launch at the speed of memory, where rows, the box's size and the sums' bits allow it."""
+    dtype: DType = plan.images.dtype
+    height, count, bits = plan.windows[0].size, plan.count, 8 * dtype.itemsize
+    name = STRIP_TYPES.get(dtype.name)
+    if name is None or (not is_float(dtype) and count >> 32 - bits):
+        return None
+    if bits == 8 and height * 255 >> 16:
+        return None
+    slider = plan_slider(
+        stack, plan.windows, STRIP_PACK[dtype.itemsize], STRIP_SUM_BYTES[dtype.itemsize]
+    )
+    if slider is None:
+        return None
+    # The inverse is off by 2^-24 of it at most, a quotient by 2^-16: no quotient by an odd count
+    # lies so near a half, and a power of two's inverse is exact.
+    odd_or_power = count % 2 == 1 or count & (count - 1) == 0
+    by_inverse = bits == 8 and odd_or_power and count * 255 < 2**23
+    mask = 0x01010101 << 7 if bits == 8 else 0x00010001 << 15
+    params = np.array(
+        (slider.packed, _mean(plan), 1 / count, by_inverse, mask if dtype.kind == "i" else 0),
+        BOX_STRIP,
+    )
+    arrays = (stack.input, stack.output, params)
+    small = "true" if by_inverse and count * 255 < 2**16 else "false"
+    rows = rows_of(stack, plan.windows[1], STRIP_PACK[dtype.itemsize])
+    variant = Variant(FILE, "box_strip", (rows, name, small))
+    return Launch(variant, slider.grid, slider.block, arrays, slider.shared_bytes)
 
 
 def _large(

@@ -8,23 +8,28 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
+from math import prod
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuconv.arrays import library, on_device, refuse_gradient
-from gpuconv.backends.cuda.launch import SHARED_BYTES, DeviceArray, Launch, Variant
+from gpuconv.backends.cuda.launch import SHARED_BYTES, DeviceArray, Launch, Place, Variant
 from gpuconv.backends.cuda.source import digest, kernels_folder
 from gpuconv.dtypes import DType
 from gpuconv.errors import DeviceMemoryError, KernelError
 from gpuconv.plan import Plan
 
 OPTIONS = ("-std=c++17", "-fmad=false", "--device-int128")
-"""As tests/nvrtc.py has them; CuPy adds -ftz=true and the architecture."""
+"""As bench/nvrtc.py has them; CuPy adds -ftz=true and the architecture."""
 
 CONSTANTS = 256
 """Small arrays of weights that stay on a device."""
+
+
+HERE = nullcontext()
+"""The current device and stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,19 @@ class CupyLane:
         return np.frombuffer(memory, dtype, count).reshape(tuple(shape))
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A launch whose kernel is compiled for the device, but for its arrays.
+
+    places : (number of an argument, number of its array, bytes from there).
+    """
+
+    kernel: Any
+    arguments: list[Any]
+    places: tuple[tuple[int, int, int], ...]
+    launch: Launch
+
+
 class CupyLauncher:
     """Runs launches on CuPy's current device and stream."""
 
@@ -112,6 +130,7 @@ class CupyLauncher:
 
         self._cupy = cupy
         self._kernels: dict[tuple[int, Variant], Any] = {}
+        self._shared_bytes: dict[tuple[int, Variant], int] = {}
         self._constants: OrderedDict[tuple[Any, ...], DeviceArray] = OrderedDict()
         self._streams: dict[int, list[Any]] = {}
 
@@ -121,16 +140,17 @@ class CupyLauncher:
 
     def adopt(self, argument: str, array: Any) -> DeviceArray:
         """An array on a CUDA device, of CuPy or any library that speaks DLPack, as CuPy's."""
-        refuse_gradient(argument, array)
-        view = self._view(array)
+        if self.owns(array):
+            view = array
+        else:
+            refuse_gradient(argument, array)
+            view = self._view(array)
         here = self._cupy.cuda.runtime.getDevice()
         if view.device.id != here:
             raise ValueError(f"{argument} must live on CUDA device {here}, got {view.device}")
         return view
 
     def _view(self, array: Any) -> DeviceArray:
-        if self.owns(array):
-            return array
         if library(array) == "torch" and str(array.dtype) == "torch.bfloat16":
             import torch
             from ml_dtypes import bfloat16
@@ -142,33 +162,58 @@ class CupyLauncher:
 
     def scope(self, array: Any) -> AbstractContextManager[Any]:
         """The array's device, and for PyTorch its current stream there; CuPy keeps its own."""
-        if not on_device(array):
-            return nullcontext()
-        if library(array) == "torch":
+        if self.owns(array):
+            device = array.device.id
+        elif not on_device(array):
+            return HERE
+        elif library(array) == "torch":
             return self._torch_scope(array)
-        return self._cupy.cuda.Device(self._view(array).device.id)  # type: ignore[no-any-return]
+        else:
+            device = self._view(array).device.id
+        if device == self._cupy.cuda.runtime.getDevice():
+            return HERE
+        return self._cupy.cuda.Device(device)  # type: ignore[no-any-return]
 
-    @contextmanager
-    def _torch_scope(self, array: Any) -> Iterator[None]:
+    def _torch_scope(self, array: Any) -> AbstractContextManager[Any]:
         import torch
 
         cuda, device = self._cupy.cuda, array.device.index
         pointer = torch.cuda.current_stream(array.device).cuda_stream
+        if cuda.runtime.getDevice() == device and cuda.get_current_stream().ptr == pointer:
+            return HERE
+        return self._on_stream(device, pointer)
+
+    @contextmanager
+    def _on_stream(self, device: int, pointer: int) -> Iterator[None]:
+        cuda = self._cupy.cuda
         with ExitStack() as stack:
             stack.enter_context(cuda.Device(device))
             stream = cuda.ExternalStream(pointer, device) if pointer else cuda.Stream.null
             stack.enter_context(stream)
             yield
 
+    def device(self, array: DeviceArray) -> int:
+        """The number of an array's device."""
+        return int(array.device.id)
+
+    @property
+    def tensor_cores(self) -> bool:
+        """Whether the current device has those of sm_80 and later."""
+        return int(self._cupy.cuda.Device().compute_capability) >= 80
+
     def empty(self, shape: Sequence[int], dtype: DType) -> DeviceArray:
         """An array from CuPy's pool."""
-        with self._told_when_full(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize):
-            return self._cupy.empty(tuple(shape), dtype)
+        try:
+            return self._cupy.empty(shape, dtype)
+        except self._cupy.cuda.memory.OutOfMemoryError as error:
+            raise self._full(prod(shape) * dtype.itemsize) from error
 
     def upload(self, array: npt.NDArray[Any]) -> DeviceArray:
         """A contiguous copy of a host array."""
-        with self._told_when_full(array.nbytes):
+        try:
             return self._cupy.asarray(array, order="C")
+        except self._cupy.cuda.memory.OutOfMemoryError as error:
+            raise self._full(array.nbytes) from error
 
     def constant(self, array: npt.NDArray[Any]) -> DeviceArray:
         """A copy that stays on the device: later calls, and captured graphs, find it there."""
@@ -208,11 +253,30 @@ class CupyLauncher:
                 stream.synchronize()
                 idle.append(stream)
 
-    def launch(self, launch: Launch, plan: Plan) -> None:
-        """Enqueue a kernel on the current stream."""
+    def ready(self, launch: Launch, plan: Plan) -> Ready:
+        """A launch whose kernel is compiled, its parameters as the driver takes them."""
         try:
             kernel = self._kernel(launch)
-            kernel(launch.grid, launch.block, launch.arguments, shared_mem=launch.shared_bytes)
+        except self._errors as error:
+            raise KernelError(_told(error, launch, plan)) from error
+        # CuPy would wrap the parameters anew for every launch.
+        wrapped = getattr(self._cupy.cuda.function, "CNumpyArray", None)
+        arguments, places = list(launch.arguments), []
+        for number, argument in enumerate(arguments):
+            if isinstance(argument, Place):
+                places.append((number, argument.array, argument.offset))
+            elif isinstance(argument, np.ndarray) and wrapped is not None:
+                arguments[number] = wrapped(argument)
+        return Ready(kernel, arguments, tuple(places), launch)
+
+    def launch(self, ready: Ready, arrays: Sequence[DeviceArray], plan: Plan) -> None:
+        """Enqueue a kernel on the current stream."""
+        arguments, launch = ready.arguments.copy(), ready.launch
+        for number, array, offset in ready.places:
+            whole = arrays[array]
+            arguments[number] = whole.data + offset if offset else whole
+        try:
+            ready.kernel(launch.grid, launch.block, arguments, launch.shared_bytes)
         except self._errors as error:
             raise KernelError(_told(error, launch, plan)) from error
 
@@ -230,7 +294,7 @@ class CupyLauncher:
         )
 
     def _kernel(self, launch: Launch) -> Any:
-        """The compiled kernel; CuPy keeps it on disk, by its source's digest among others."""
+        """The kernel on the current device; CuPy keeps it on disk, by its source's digest too."""
         key = (self._cupy.cuda.runtime.getDevice(), launch.variant)
         kernel = self._kernels.get(key)
         if kernel is None:
@@ -239,25 +303,23 @@ class CupyLauncher:
                 options=(*OPTIONS, f"-I{kernels_folder()}", f"-DGPUCONV_SOURCE=0x{digest()}"),
                 name_expressions=(launch.variant.name,),
             )
-            kernel = module.get_function(launch.variant.name)
-            self._kernels[key] = kernel
-        if launch.shared_bytes > SHARED_BYTES:
+            kernel = self._kernels[key] = module.get_function(launch.variant.name)
+        if launch.shared_bytes > self._shared_bytes.get(key, SHARED_BYTES):
+            # Launches that were prepared before may need less: it only grows.
             kernel.max_dynamic_shared_size_bytes = launch.shared_bytes
-        return kernel
+            self._shared_bytes[key] = launch.shared_bytes
+        return kernel.kernel
 
-    @contextmanager
-    def _told_when_full(self, wanted: int) -> Iterator[None]:
-        """Tell what was asked for and what there is, where the device has no room."""
-        try:
-            yield
-        except self._cupy.cuda.memory.OutOfMemoryError as error:
-            free, total = self._cupy.cuda.runtime.memGetInfo()
-            raise DeviceMemoryError(
-                f"CUDA device {self._cupy.cuda.runtime.getDevice()} has no room for {wanted} more "
-                f"bytes ({free} of {total} are free); free arrays there "
-                "(cupy.get_default_memory_pool().free_all_blocks() gives back what CuPy keeps), "
-                "pass host arrays, which are streamed, or use backend='numpy'"
-            ) from error
+    def _full(self, wanted: int) -> DeviceMemoryError:
+        """What to raise where the device has no room: what was wanted, and what there is."""
+        runtime = self._cupy.cuda.runtime
+        free, total = runtime.memGetInfo()
+        return DeviceMemoryError(
+            f"CUDA device {runtime.getDevice()} has no room for {wanted} more "
+            f"bytes ({free} of {total} are free); free arrays there "
+            "(cupy.get_default_memory_pool().free_all_blocks() gives back what CuPy keeps), "
+            "pass host arrays, which are streamed, or use backend='numpy'"
+        )
 
 
 def _told(error: Exception, launch: Launch, plan: Plan) -> str:

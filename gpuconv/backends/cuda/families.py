@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 
 from gpuconv.backends.cuda import (
     adaptive,
     box,
+    chains,
     conv,
     conv_pool,
     conv_transpose,
+    dense_strips,
     linear,
     morphology,
     pool,
     rank,
+    separable_strips,
+    toeplitz,
     unpool,
 )
 from gpuconv.backends.cuda.launch import Family, Variant
 from gpuconv.plan import (
     AdaptivePoolPlan,
     BoxPlan,
+    ChainPlan,
     ConvPlan,
     ConvPoolPlan,
     ConvTransposePlan,
@@ -43,8 +48,12 @@ FAMILIES: dict[type, Family] = {
     AdaptivePoolPlan: adaptive.launches,
     UnpoolPlan: unpool.launches,
 }
+FAMILIES[ChainPlan] = partial(chains.launches, FAMILIES)
 
-MODULES = (linear, box, rank, morphology, conv, conv_transpose, conv_pool, pool, adaptive, unpool)
+MODULES = (
+    *(toeplitz, dense_strips, separable_strips, linear, box, rank, morphology),
+    *(conv, conv_transpose, conv_pool, pool, adaptive, unpool, chains),
+)
 
 
 @cache

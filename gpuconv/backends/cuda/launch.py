@@ -44,6 +44,9 @@ SHARED_BYTES = 48 * 1024
 WIDE_BYTES = 16
 """What one thread reads at once where it may."""
 
+ALIGNMENT = 32
+"""Families may look at the remainders of addresses by its divisors, and at nothing else of them."""
+
 MOST_BLOCKS = 2**31 - 1
 """Blocks of one launch; kernels whose jobs are more take them in turn."""
 
@@ -76,6 +79,21 @@ class Launch:
     shared_bytes: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An argument of a launch that is prepared: a view of one of the call's arrays.
+
+    array : number of the array.
+    offset : bytes from its first element to the view's.
+    """
+
+    array: int
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: DType
+
+
 class Launcher(Protocol):
     """A device: its memory, and the means to run kernels on it."""
 
@@ -87,6 +105,13 @@ class Launcher(Protocol):
 
     def scope(self, array: Any) -> AbstractContextManager[Any]:
         """Where work on `array` belongs: its device, and its library's current stream."""
+
+    def device(self, array: DeviceArray) -> int:
+        """The number of the device that an array of its own lives on."""
+
+    @property
+    def tensor_cores(self) -> bool:
+        """Whether the current device has those of sm_80 and later."""
 
     def empty(self, shape: Sequence[int], dtype: DType) -> DeviceArray:
         """Memory that is freed when the array is dropped and the launches before that are done."""
@@ -103,8 +128,14 @@ class Launcher(Protocol):
     def lane(self, device: int | None) -> AbstractContextManager[Any]:
         """A stream of the current thread's own, with `upload` and `download` (see `Lane`)."""
 
-    def launch(self, launch: Launch, plan: Plan) -> None:
-        """Run a kernel after the launches before it. Errors tell kernel, plan and remedy."""
+    def ready(self, launch: Launch, plan: Plan) -> Any:
+        """A launch, whose arguments may be places, as `launch` takes it: made once for many."""
+
+    def launch(self, ready: Any, arrays: Sequence[DeviceArray], plan: Plan) -> None:
+        """Run a kernel over `arrays` after the launches before it.
+
+        Errors tell kernel, plan and remedy.
+        """
 
 
 Family = Callable[[Any, Sequence[DeviceArray], Sequence[DeviceArray], Launcher], Iterator[Launch]]

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuconv.backends.cuda import dense_strips, separable_strips, toeplitz
 from gpuconv.backends.cuda.images import IMAGES, TILING, Stack, stacks
 from gpuconv.backends.cuda.launch import (
     ANY,
@@ -29,47 +29,23 @@ from gpuconv.backends.cuda.launch import (
     struct,
     tile_pitch,
 )
-from gpuconv.dtypes import DType, is_float, magnitude
+from gpuconv.backends.cuda.sums import (
+    DOUBLE,
+    FINISH,
+    FLOAT,
+    HOW,
+    INT128,
+    LANES,
+    WARPS,
+    Sums,
+    finish_of,
+    sums_of,
+)
+from gpuconv.dtypes import DType, is_float
 from gpuconv.plan import LinearPlan
 from gpuconv.quantize import Stencil
 
 DENSE, SEPARABLE = "dense.cu", "separable.cu"
-
-WARPS, LANES = 8, 32
-"""Of a block; threads of a warp."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sums:
-    """What sums are kept in: twin of the constants in kernels_cu/common/linear.cuh."""
-
-    type: str
-    bytes: int
-    rows_each: int
-    """Output rows of a thread."""
-    weights: DType
-    exact_bits: int
-    """Integers up to 2^bits are exact."""
-
-    @property
-    def pack(self) -> int:
-        """Neighbouring elements of a thread."""
-        return WIDE_BYTES // self.bytes
-
-    @property
-    def rows(self) -> int:
-        """Of a tile of outputs."""
-        return WARPS * self.rows_each
-
-    @property
-    def columns(self) -> int:
-        """Of a tile of outputs."""
-        return LANES * self.pack
-
-
-FLOAT = Sums("float", 4, 4, np.dtype(np.float32), 24)
-DOUBLE = Sums("double", 8, 2, np.dtype(np.float64), 53)
-INT128 = Sums("int128", 16, 2, np.dtype(np.int64), 127)
 
 FORMS = (
     *(("uint8", FLOAT), ("uint8", DOUBLE), ("int8", FLOAT), ("int8", DOUBLE)),
@@ -79,24 +55,11 @@ FORMS = (
 )
 """(element type, sums) of every kernel."""
 
-HOW = {
-    name: number for number, name in enumerate(("sum", "exact", "magnitude", "small", "unsharp"))
-}
-"""How sums become results. Twin of `How` in kernels_cu/common/linear.cuh."""
-
 BLOCK_TAPS = 256
 """Longer sums of floats are made of blocks of about the square root of their length."""
 
 NEVER = 2**31 - 1
-FAR = 2**100
-"""Beyond every dtype, whatever the sum."""
 
-FINISH = struct(
-    "Finish",
-    *(("scale", "f8"), ("offset", "f8"), ("real_amount", "f8"), ("amount", "i8")),
-    *(("even_high", "i8"), ("even_low", "u8"), ("whole", "i8")),
-    *(("rest", "i4"), ("shift", "i4"), ("how", "i4"), ("from_registers", "i4")),
-)
 LINEAR = struct(
     "LinearParams",
     *(("images", IMAGES), ("tiling", TILING), ("finish", FINISH)),
@@ -117,8 +80,14 @@ SMALL_ROWS_EACH = 8
 """Output rows of a thread."""
 
 
+Fast = Callable[[LinearPlan, Stack, Launcher], Launch | None]
+
+FAST: tuple[Fast, ...] = (toeplitz.launch, separable_strips.launch, dense_strips.launch)
+"""Ways to filter a stack of planes, asked in turn; None: not this plan, or not these arrays."""
+
+
 def variants() -> Iterator[Variant]:
-    """Every kernel that a plan may ask for."""
+    """Every kernel that a plan may ask for and the fast ways do not list."""
     for element in SMALL_TYPES:
         for size in SMALL_SIZES:
             yield Variant(DENSE, "dense_small", (element, str(size)))
@@ -146,17 +115,23 @@ def launches(
 ) -> Iterator[Launch]:
     """One launch a stack of planes."""
     for stack in stacks(plan.images, inputs[0], outputs[0]):
-        recipe = _recipe(
-            plan.stencils,
-            plan.windows[0].pad[0],
-            plan.windows[1].pad[0],
-            plan.combine,
-            plan.delta,
-            plan.amount,
-            plan.images.dtype,
-            stack.channels,
-        )
-        yield _launch(recipe, stack, launcher)
+        fast = (way(plan, stack, launcher) for way in FAST)
+        yield next(filter(None, fast), None) or _general(plan, stack, launcher)
+
+
+def _general(plan: LinearPlan, stack: Stack, launcher: Launcher) -> Launch:
+    """What takes every plan and all arrays."""
+    recipe = _recipe(
+        plan.stencils,
+        plan.windows[0].pad[0],
+        plan.windows[1].pad[0],
+        plan.combine,
+        plan.delta,
+        plan.amount,
+        plan.images.dtype,
+        stack.channels,
+    )
+    return _launch(recipe, stack, launcher)
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +231,7 @@ def _recipe(
     channels: int,
 ) -> Recipe:
     """What to do with images of `dtype` whose rows interleave so many channels."""
-    sums = _sums(stencils, dtype)
+    sums = sums_of(stencils, dtype)
     element = dtype
     if sums is INT128:
         element = np.dtype(np.uint64 if dtype == np.uint64 else np.int64)
@@ -267,7 +242,7 @@ def _recipe(
     weights = np.concatenate([_weights(s, len(places), spots, sums) for s in stencils])
     shape = _Shape(element, sums, len(stencils), height, width, places)
     layout = shape.separable() if file == SEPARABLE else shape.dense()
-    how, finish = _finish(stencils, combine, delta, amount, dtype, sums)
+    how, finish = finish_of(stencils, combine, delta, amount, dtype, sums)
     geometry = (
         *(height, len(places), top, left_packs),
         *(layout.chunk_height, layout.chunk_entries, layout.flush_height, layout.flush_entries),
@@ -302,16 +277,6 @@ def _small(
     weights = np.zeros(49, np.float32)
     weights[: size * size] = stencil.dense.array.ravel()
     return SmallKernel(size, pitch, rows * pitch * element.itemsize, weights)
-
-
-def _sums(stencils: Sequence[Stencil], dtype: DType) -> Sums:
-    """Where these sums are exact, or as accurate as promised."""
-    accumulators = {s.accumulator for s in stencils}
-    if is_float(dtype):
-        return DOUBLE if dtype == np.float64 else FLOAT
-    if dtype.itemsize == 8 or not accumulators <= {"float32", "float64"}:
-        return INT128
-    return FLOAT if dtype.itemsize == 1 and accumulators == {"float32"} else DOUBLE
 
 
 def _entries(
@@ -458,57 +423,3 @@ def _even(length: int, limit: int) -> int:
 def _up(offset: int) -> int:
     """The next multiple of 16 bytes."""
     return -(-offset // WIDE_BYTES) * WIDE_BYTES
-
-
-def _finish(
-    stencils: tuple[Stencil, ...],
-    combine: str,
-    delta: float,
-    amount: float,
-    dtype: DType,
-    sums: Sums,
-) -> tuple[str, tuple[float, ...]]:
-    """(how, FINISH but for its last two fields)."""
-    first = stencils[0]
-    if is_float(dtype):
-        return combine, (1.0, float(delta), float(amount), 0, 0, 0, 0, 0, 0)
-    scale, shift = 0.5**first.shift, first.shift
-    if combine == "magnitude":
-        small = sums is FLOAT and all(_bound(s, dtype) < 2**15 for s in stencils)
-        return "small" if small else "magnitude", (scale, 0.0, 0.0, 0, 0, 0, 0, 0, shift)
-    if combine == "unsharp":
-        return combine, (scale, 0.0, 0.0, int(amount), 0, 0, 0, 0, shift)
-    exact = Fraction(delta)
-    offset = exact * 2**shift
-    room = 2**sums.exact_bits - _bound(first, dtype) if delta else 1
-    if sums is not INT128 and offset.denominator == 1 and abs(offset) < room:
-        return "sum", (scale, float(offset), 0.0, 0, 0, 0, 0, 0, shift)
-    # An even number may be added after rounding: half to even stays what it was.
-    even = 2 * math.floor(exact / 2)
-    whole, rest = _split(exact - even, shift)
-    even = max(-FAR, min(FAR, even))
-    high, low = even >> 64, even & (2**64 - 1)
-    return "exact", (scale, 0.0, 0.0, 0, high, low, whole, rest, shift)
-
-
-def _bound(stencil: Stencil, dtype: DType) -> int:
-    """What no |sum| of an integer stencil exceeds."""
-    most = magnitude(dtype)
-    if stencil.dense is not None:
-        return most * _gain(stencil.dense.array)
-    assert stencil.column is not None
-    assert stencil.row is not None
-    middle = (most * _gain(stencil.column.array) >> stencil.column_shift) + 1
-    return middle * _gain(stencil.row.array)
-
-
-def _gain(weights: npt.NDArray[Any]) -> int:
-    return sum(abs(int(w)) for w in weights.flat)
-
-
-def _split(delta: Fraction, shift: int) -> tuple[int, int]:
-    """delta·2^shift as its floor and two more bits: 0 nothing, 1 below, 2 at, 3 above a half."""
-    scaled = delta * 2**shift
-    whole = math.floor(scaled)
-    twice = 2 * (scaled - whole)
-    return whole, 2 + (twice > 1) - (twice < 1) if twice else 0

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from gpuconv.backends.cuda.images import stacks
+from gpuconv.backends.cuda.images import Stack, stacks
 from gpuconv.backends.cuda.keys import KEY_TYPES, KEYS, give_bits, key_types, pack_keys
 from gpuconv.backends.cuda.launch import (
     ANY,
     DTYPES,
     SHARED_BYTES,
+    WIDE_BYTES,
     DeviceArray,
     Launch,
     Launcher,
@@ -20,6 +21,7 @@ from gpuconv.backends.cuda.launch import (
     struct,
     tile_pitch,
 )
+from gpuconv.backends.cuda.sliding import PAIR, ROW_KINDS, SLIDING, plan_pair, plan_slider, rows_of
 from gpuconv.backends.cuda.window import (
     FIELD,
     LONG_WARPS,
@@ -35,7 +37,7 @@ from gpuconv.backends.cuda.window import (
     patches,
     stage_bytes,
 )
-from gpuconv.dtypes import DType
+from gpuconv.dtypes import DType, is_float
 from gpuconv.plan import MorphPlan
 from gpuconv.plan.filters import MorphStep
 
@@ -53,8 +55,24 @@ FOOTPRINT = struct(
     *(("offsets", "i4"), ("rows", "i4"), ("pitch", "i4")),
 )
 
+MORPH_STRIP = struct("MorphStripParams", ("sliding", SLIDING), ("want", WANT))
+
+MORPH_PAIR = struct("MorphPairParams", ("pair", PAIR), ("first", WANT), ("second", WANT))
+
+STRIP_BYTES = 4
+"""Bytes of the largest pixels that strips take."""
+
+COLUMN_BYTES = 16
+"""Keys of a thread's pixels of one row, of one extreme."""
+
 WANTED = {"dilate": 0, "erode": 1, "gradient": 2}
 """Twin of `Wanted`."""
+
+STRIP_TYPES = (
+    ("uint8", "false"),
+    *((key, floats) for key in ("uint16", "uint32") for floats in ("false", "true")),
+)
+"""Keys of pixels, and whether these are floats, that morph_strip is compiled for."""
 
 PAIRS = {1: "uint16", 2: "uint32", 4: "uint64", 8: "complex128"}
 """What memory for two keys is allocated as, by the bytes of one."""
@@ -62,6 +80,12 @@ PAIRS = {1: "uint16", 2: "uint32", 4: "uint64", 8: "complex128"}
 
 def variants() -> Iterator[Variant]:
     """Every kernel that a plan may ask for."""
+    for kept in (*(("1", rows) for rows in ROW_KINDS), ("2", ROW_KINDS[0])):
+        for stored in STRIP_TYPES:
+            yield Variant(FILE, "morph_strip", (*kept, *stored))
+    for rows in ROW_KINDS:
+        for stored in STRIP_TYPES:
+            yield Variant(FILE, "morph_pair", (rows, *stored))
     for kernel in ("morph_box", "morph_footprint"):
         for key in KEY_TYPES:
             for both in ("false", "true"):
@@ -83,6 +107,10 @@ def launches(
     first, second = plan.steps[0], plan.steps[-1]
     for stack in stacks(plan.images, inputs[0], outputs[0]):
         give_bits(stack.packed, plan.images.dtype, plan.images.value)
+        strips = strip_launch(plan, stack)
+        if strips is not None:
+            yield strips
+            continue
         if plan.gradient or len(plan.steps) == 1:
             wanted = "gradient" if plan.gradient else first.operation
             yield from _step(first, wanted, plan.images.dtype, Field.whole(stack), launcher)
@@ -90,6 +118,34 @@ def launches(
         for field, then in in_two_steps(stack, second.windows, plan.images, launcher):
             yield from _step(first, first.operation, plan.images.dtype, field, launcher)
             yield from _step(second, second.operation, plan.images.dtype, then, launcher)
+
+
+def strip_launch(plan: MorphPlan, stack: Stack) -> Launch | None:
+    """Boxes in one launch at the speed of memory, where rows and the windows' sizes allow it."""
+    first, last, dtype = plan.steps[0], plan.steps[-1], plan.images.dtype
+    if dtype.itemsize > STRIP_BYTES or any(step.footprint for step in plan.steps):
+        return None
+    pack = WIDE_BYTES // max(dtype.itemsize, 2)
+    key = (f"uint{8 * dtype.itemsize}", "true" if is_float(dtype) else "false")
+    if len(plan.steps) == 2 and not plan.gradient:
+        slider = plan_pair(stack, first.windows, last.windows, pack, COLUMN_BYTES)
+        if slider is None:
+            return None
+        wants = (_want(dtype, step.operation, True) for step in plan.steps)
+        params = np.array((slider.packed, *wants), MORPH_PAIR)
+        rows = rows_of(stack, first.windows[1], pack)
+        variant = Variant(FILE, "morph_pair", (rows, *key))
+    else:
+        parts = len(plan.steps)
+        slider = plan_slider(stack, first.windows, pack, COLUMN_BYTES * parts)
+        if slider is None:
+            return None
+        wanted = "gradient" if plan.gradient else first.operation
+        params = np.array((slider.packed, _want(dtype, wanted, True)), MORPH_STRIP)
+        rows = rows_of(stack, first.windows[1], pack) if parts == 1 else ROW_KINDS[0]
+        variant = Variant(FILE, "morph_strip", (str(parts), rows, *key))
+    arrays = (stack.input, stack.output, params)
+    return Launch(variant, slider.grid, slider.block, arrays, slider.shared_bytes)
 
 
 def _step(

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuconv.plan import (
+    ChainPlan,
     ConvPlan,
     ConvPoolPlan,
     ConvTransposePlan,
@@ -98,6 +99,11 @@ def _ways(plan: Plan) -> Iterator[Way]:
         yield from (partial(_slices, axis=axis) for axis in range(lead))
         yield _bands
         return
+    if isinstance(plan, ChainPlan):
+        lead = len(plan.images.shape) - (3 if plan.channels_last else 2)
+        yield from (partial(_slices, axis=axis) for axis in range(lead))
+        yield partial(_rows, axis=lead)
+        return
     shape = input_map(plan)
     batch = int(shape.batched)
     channels = partial(_slices, axis=len(shape.shape) - 1 if shape.channels_last else batch)
@@ -146,6 +152,17 @@ def _resized(plan: Plan, axis: int, length: int) -> Plan:
     if isinstance(plan, ImagePlan):
         shape = plan.images.shape
         return _with_shape(plan, (*shape[:axis], length, *shape[axis + 1 :]))
+    if isinstance(plan, ChainPlan):
+        before = plan.images.shape
+        images = replace(plan.images, shape=(*before[:axis], length, *before[axis + 1 :]))
+        steps: list[Plan] = []
+        for step in plan.steps:
+            if isinstance(step, ImagePlan):
+                shape = step.images.shape
+                steps.append(_with_shape(step, (*shape[:axis], length, *shape[axis + 1 :])))
+            else:  # pools fold the axes of the batch
+                steps.append(_resized(step, 0, step.input.batch // before[axis] * length))
+        return replace(plan, images=images, steps=tuple(steps))
     if isinstance(plan, ConvPoolPlan):
         conv, pool = _resized(plan.conv, axis, length), _resized(plan.pool, axis, length)
         return replace(plan, conv=conv, pool=pool)  # type: ignore[arg-type]
@@ -175,7 +192,7 @@ def _bands(piece: Piece, limit: int) -> Iterator[Piece]:
     yield from _parted(piece, list(_parts(height, most)), axis)
 
 
-# Rows of feature maps
+# Rows of feature maps, and of chains
 
 
 def _rows(piece: Piece, limit: int, axis: int) -> Iterator[Piece]:
@@ -183,7 +200,7 @@ def _rows(piece: Piece, limit: int, axis: int) -> Iterator[Piece]:
     plan: Any = piece.plan
     target = plan.outputs[0].shape
     stride, extent = _scale(plan)
-    row = piece.inputs[0].nbytes / input_map(plan).spatial[0]
+    row = piece.inputs[0].nbytes / input_size(plan)[0]
     out_row = (piece.nbytes - piece.inputs[0].nbytes) / target[axis]
     shared = (extent - stride) * row
     most = max((limit - shared) / (stride * row + out_row), (extent - stride) / stride)
@@ -223,6 +240,15 @@ def _scale(plan: Any) -> tuple[float, float]:
     if isinstance(plan, ConvPoolPlan):
         conv, pool = plan.conv.windows[0], plan.pool.windows[0]
         return conv.stride * pool.stride, conv.input_span(pool.extent)
+    if isinstance(plan, ChainPlan):
+        stride, extent = 1, 1
+        for step in reversed(plan.steps):
+            if isinstance(step, ImagePlan):
+                extent += sum(reach(step, 0))
+            elif isinstance(step, PoolPlan):
+                stride *= step.windows[0].stride
+                extent = step.windows[0].input_span(extent)
+        return stride, extent
     window = plan.windows[0]
     if isinstance(plan, ConvTransposePlan):
         return 1 / window.stride, window.extent / window.stride + 1

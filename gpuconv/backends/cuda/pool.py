@@ -1,4 +1,7 @@
-"""Launches of kernels_cu/pool.cu: windowed pools."""
+"""Launches of kernels_cu/pool.cu and pool_small.cu: windowed pools.
+
+Large windows 1 apart, as many as elements, are dilations, erosions and boxes of images.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,21 @@ from typing import Any
 
 import numpy as np
 
+from gpuconv.backends.cuda import box, morphology
 from gpuconv.backends.cuda.adaptive import (
     DIVIDER,
     FEW_TAPS,
-    NETWORK_DTYPES,
     OPERATION,
     PLACES,
     POOL_AXIS,
     PREPARED,
-    RESIDENT,
     THREADS,
     Axis,
     Laid,
     Map,
     Prepared,
     divider,
+    in_packs,
     laid,
     operation,
     operation_name,
@@ -33,7 +36,8 @@ from gpuconv.backends.cuda.adaptive import (
     sum_type,
     windows,
 )
-from gpuconv.backends.cuda.images import NUMBER
+from gpuconv.backends.cuda.images import NUMBER, stacks
+from gpuconv.backends.cuda.keys import give_bits
 from gpuconv.backends.cuda.launch import (
     CUDA_TYPES,
     SHARED_BYTES,
@@ -48,11 +52,14 @@ from gpuconv.backends.cuda.launch import (
     struct,
     tile_pitch,
 )
+from gpuconv.border import Border
 from gpuconv.dtypes import FLOATS, highest, lowest, magnitude
-from gpuconv.plan import PoolPlan
+from gpuconv.plan import BoxPlan, MorphPlan, PoolPlan
+from gpuconv.plan.filters import Images, MorphStep
 from gpuconv.window import AxisWindow
 
 FILE = "pool.cu"
+SMALL_FILE = "pool_small.cu"
 
 POOL = struct(
     "PoolParams",
@@ -66,18 +73,41 @@ POOL = struct(
     *(("wide_loads", "i4"), ("load_bits", "i4")),
 )
 
+COUNT = struct("Count", ("count", "f4"), ("inverse", "f4"))
 SMALL = struct(
     "SmallParams",
     *(("z", POOL_AXIS), ("y", POOL_AXIS), ("x", POOL_AXIS), ("batch", PLACES)),
     *(("operation", OPERATION), ("outside", NUMBER), ("threads", "i8")),
-    *(("packs", DIVIDER), ("groups", DIVIDER), ("rows", "i4"), ("wide_stores", "i4")),
+    *(("packs", DIVIDER), ("groups_x", DIVIDER), ("groups_y", DIVIDER)),
+    *(("rows", "i4"), ("wide_stores", "i4"), ("counts", (COUNT, 10))),
 )
 
 SMALL_WINDOWS = ((2, 2, 0), (3, 2, 0), (3, 2, 1), (3, 1, 1))
-"""Size, stride and padding that pool_small is compiled for, the same along both axes."""
+"""Size, stride and padding that pool_small.cu is compiled for, the same along both axes."""
+
+SMALL_TYPES = {
+    **{"uint8": "uint8", "uint16": "uint16", "float16": "float16"},
+    **{"bfloat16": "bfloat16", "float32": "float"},
+}
+"""What it takes elements for."""
+
+UNSIGNED = {"int8": "uint8", "int16": "uint16"}
+"""Signed integers are compared as unsigned ones, once their highest bit is toggled."""
+
+COLUMNS = {1: 2, 2: 4}
+"""Columns that a thread of pool_columns reads for its two windows, by their stride."""
+
+LEAST_ROWS = {0: 2, 1: 2, 2: 4}
+"""Rows of windows of a thread, at least, by the input rows that it reads besides its own."""
 
 MOST_ROWS = 16
-"""Rows of windows that one of its threads takes, if there is work enough for all."""
+"""Rows of windows of a thread, if there is work enough for all."""
+
+BUSY = 1 << 17
+"""Threads of pool_small.cu that keep a large device busy: 31 warps of a multiprocessor."""
+
+MOST_DIVISOR = 2**24
+"""Of averages by way of float32: all integers up to it are such numbers."""
 
 ROW_BYTES = 256
 """Elements of a tile's row, in about, before they are reduced."""
@@ -103,14 +133,16 @@ def variants() -> Iterator[Variant]:
     for name, dtype in CUDA_TYPES.items():
         for wanted in ("Extreme", "Choice", "Mean", *(["Norm"] if name in FLOATS else [])):
             yield _variant("pool_tile", wanted, dtype)
-            if wanted in ("Extreme", "Mean") and name in NETWORK_DTYPES:
+            if wanted in ("Extreme", "Mean") and name in SMALL_TYPES:
                 for window in SMALL_WINDOWS:
                     yield _variant("pool_small", wanted, dtype, *window)
+                    yield _variant("pool_columns", wanted, dtype, *window)
 
 
 def _variant(kernel: str, operation: str, dtype: str, *numbers: int) -> Variant:
     extra = {"Choice": ", int32", "Mean": f", {_sum_type(dtype)}"}.get(operation, "")
-    return Variant(FILE, kernel, (f"{operation}<{dtype}{extra}>", *map(str, numbers)))
+    file = SMALL_FILE if numbers else FILE
+    return Variant(file, kernel, (f"{operation}<{dtype}{extra}>", *map(str, numbers)))
 
 
 def _sum_type(dtype: str) -> str:
@@ -128,7 +160,39 @@ def launches(
     launcher: Launcher,
 ) -> Iterator[Launch]:
     """One launch; two where windows are few and huge."""
+    slid = _slid(plan, inputs[0], outputs[0])
+    if slid is not None:
+        return iter((slid,))
     return pool_launches(_prepared(plan, laid((*inputs, *outputs))), inputs[0], outputs, launcher)
+
+
+def _slid(plan: PoolPlan, input: DeviceArray, output: DeviceArray) -> Launch | None:
+    """Windows 1 apart as a filter of images, whose border is what no window counts."""
+    height, width = plan.windows if len(plan.windows) == 2 else (AxisWindow(1),) * 2
+    small = height == width and (height.size, 1, height.pad[0]) in SMALL_WINDOWS
+    if (
+        small
+        or max(height.size, width.size) == 1
+        or plan.index_dtype is not None
+        or plan.output.spatial != plan.input.spatial
+        or any(w.stride > 1 or w.dilation > 1 for w in plan.windows)
+    ):
+        return None
+    images = Images(
+        *(plan.input.shape, plan.dtype, plan.dtype, plan.input.channels_last),
+        *(Border.CONSTANT, _outside(plan)),
+    )
+    found = list(stacks(images, input, output))
+    if len(found) != 1:
+        return None
+    windows = (height, width)
+    if plan.operation == "avg" and plan.count_pad and plan.divisor is None:
+        return box.strip_launch(BoxPlan(images, windows), found[0])
+    if plan.operation in ("max", "min"):
+        give_bits(found[0].packed, plan.dtype, images.value)
+        step = MorphStep("dilate" if plan.operation == "max" else "erode", windows, None)
+        return morphology.strip_launch(MorphPlan(images, (step,)), found[0])
+    return None
 
 
 @lru_cache(PREPARED)
@@ -268,46 +332,91 @@ def _tiled(plan: PoolPlan, maps: Map, input: Laid) -> Prepared | None:
 
 
 def _small(plan: PoolPlan, maps: Map, arrays: Sequence[Laid]) -> Prepared | None:
-    """The windows that there is a kernel of their own for; None for others."""
-    name, geometry = operation_name(plan), _geometry(maps)
-    sizes = {(w.size, w.stride, w.pad[0]) for w in plan.windows if w.dilation == 1}
+    """The windows that there are kernels of their own for; None for others."""
+    name, dtype = operation_name(plan), plan.dtype.name
+    stored = UNSIGNED.get(dtype, dtype) if name == "Extreme" else dtype
+    sizes = {(w.size, w.stride, w.pad[0]) for w in plan.windows}
     if (
         len(plan.windows) != 2
         or len(sizes) > 1
         or not sizes.issubset(SMALL_WINDOWS)
         or any(w.dilation > 1 for w in plan.windows)
         or name not in ("Extreme", "Mean")
-        or plan.dtype.name not in NETWORK_DTYPES
-        or geometry is None
-        or geometry.along_y
+        or stored not in SMALL_TYPES
+        or abs(plan.divisor or 0) > MOST_DIVISOR
     ):
         return None
-    z, y, x = geometry.axes
     (window,) = sizes
-    pack = min(WIDE_BYTES // plan.dtype.itemsize, 8)  # twin of elements_of_thread()
+    size, stride, _ = window
+    found = (_columns if maps.channels_inside else _rows)(plan, maps, arrays, stride)
+    if found is None:
+        return None
+    threads = found.batch * found.z.outputs * found.y.outputs * found.packs * found.groups
+    least = LEAST_ROWS[size - stride]
+    rows = min(max(least, threads // BUSY), MOST_ROWS, found.y.outputs)
+    down = -(-found.y.outputs // rows)
+    threads = threads // found.y.outputs * down
+    keep, flip, *others = operation(plan, size)
+    if dtype in UNSIGNED and name == "Extreme":
+        flip ^= 1 << 8 * plan.dtype.itemsize - 1
+    params = np.array(
+        (
+            *(found.z.packed(), found.y.packed(), found.x.packed(), maps.batch_step),
+            *((keep, flip, *others), number(_outside(plan), plan.dtype), threads),
+            *(divider(found.packs), divider(found.groups), divider(down), rows, found.wide_stores),
+            [_count(plan.divisor or max(elements, 1)) for elements in range(10)],
+        ),
+        SMALL,
+    )
+    variant = _variant(found.kernel, name, SMALL_TYPES[stored], *window)
+    return Prepared(variant, blocks(-(-threads // THREADS)), params)
+
+
+def _count(count: int) -> tuple[float, np.float32]:
+    """A COUNT; its inverse is the nearest float32."""
+    return float(count), np.float32(1) / np.float32(count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Small:
+    """What threads of pool_small.cu share out: packs of channels, groups of windows of a row."""
+
+    kernel: str
+    batch: int
+    z: Axis
+    y: Axis
+    x: Axis
+    packs: int
+    groups: int
+    wide_stores: bool
+
+
+def _rows(plan: PoolPlan, maps: Map, arrays: Sequence[Laid], stride: int) -> _Small | None:
+    """Channels first: rows of whole packs."""
+    geometry = _geometry(maps)
+    if geometry is None or geometry.along_y:
+        return None
+    z, y, x = geometry.axes
+    pack = min(WIDE_BYTES // plan.dtype.itemsize, 8)  # twin of NEIGHBOURS
     if x.length % pack or not _reads_wide(arrays[0], maps, geometry, pack * plan.dtype.itemsize):
         return None
-    windows = pack // window[1]
-    packs = -(-x.outputs // windows)
-    work = geometry.batch * z.outputs * y.outputs * packs
-    least = 4 if window[0] > window[1] else 1  # rows above and below are read twice
-    rows = min(max(least, work // RESIDENT), MOST_ROWS, y.outputs)
-    groups = -(-y.outputs // rows)
-    threads = geometry.batch * z.outputs * groups * packs
+    windows = pack // stride
     steps = (maps.batch_step[1] if geometry.batch > 1 else 0, z.step[1], y.step[1])
     wide_stores = (
         x.step[1] == 1 and arrays[1].aligned and all(step % windows == 0 for step in steps)
     )
-    params = np.array(
-        (
-            *(z.packed(), y.packed(), x.packed(), maps.batch_step),
-            *(operation(plan, window[0]), number(_outside(plan), plan.dtype), threads),
-            *(divider(packs), divider(groups), rows, wide_stores),
-        ),
-        SMALL,
-    )
-    variant = _variant("pool_small", name, cuda_type(plan.dtype), *window)
-    return Prepared(variant, blocks(-(-threads // THREADS)), params)
+    groups = -(-x.outputs // windows)
+    return _Small("pool_small", geometry.batch, z, y, x, 1, groups, wide_stores)
+
+
+def _columns(plan: PoolPlan, maps: Map, arrays: Sequence[Laid], stride: int) -> _Small | None:
+    """Channels last: whole packs of them."""
+    pack = WIDE_BYTES // plan.dtype.itemsize
+    if not in_packs(maps, arrays, pack):
+        return None
+    z, y, x = maps.axes
+    groups = -(-x.outputs // (COLUMNS[stride] // stride))
+    return _Small("pool_columns", maps.batch, z, y, x, maps.channels // pack, groups, True)
 
 
 def _outside(plan: PoolPlan) -> Any:

@@ -1,0 +1,363 @@
+"""How the CUDA backend carries out a weighted sum: its rule, in one place. `repr(plan)` tells it.
+
+    separable   along H, then along W: a stencil's own form, for integers part of the numbers
+    strip       dense, small and square: rows slide through registers
+    general     dense, of any size
+    tensor      dense, as products of banded matrices on tensor cores
+
+The rule takes the form with the least estimated time: the larger of bytes and operations, each at
+its rate. Layouts that strips or tensor cores do not take run in the general form.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuconv.dtypes import DType, is_float, magnitude
+from gpuconv.quantize import Stencil
+
+Linear = Literal["separable", "strip", "general", "tensor"]
+
+LINEAR: dict[Linear, str] = {
+    "separable": "along each axis in turn",
+    "strip": "rows sliding through registers",
+    "general": "tap by tap from shared memory",
+    "tensor": "banded products on tensor cores",
+}
+
+PROVEN = False
+"""Whether a committed results file shows the tensor-core tests passing on a GPU.
+
+The emulator's mma and ldmatrix are its author's reading of the PTX manual, as the kernel is: until
+a GPU has agreed, "auto" leaves tensor cores alone, and `algorithm="tensor"` asks for them.
+"""
+
+COPY = 4.3e12
+"""Bytes a second, read and written, of an H200; what follows are multiply-adds a second there."""
+
+FLOATS, DOUBLES, LONGS = 33.4e12, 16.7e12, 1e12
+TENSOR = 0.63 * 495e12
+"""Of f16 by mma.sync; half of it of tf32."""
+
+GENERAL = 1 / 3
+"""Share of its rate that the general form reaches: it reads a weight and a pixel for four."""
+
+STRIPS, LARGE_STRIPS = (3, 5, 7), (9, 11, 13, 15)
+"""Sides of the kernels that strips take; the large ones of one channel.
+
+Integers are also filtered by a larger square than their kernel where that pays: see
+`dense_strips` among the CUDA backend's files.
+"""
+
+FEWEST_TAPS = 7
+"""Along the longer side of a kernel that is worth tensor cores."""
+
+LARGEST_TAPS = 255
+"""Along either side, that a band in shared memory has room for."""
+
+Precision = Literal["ieee", "tf32"]
+Algorithm = Literal["auto", "direct", "tensor"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Terms:
+    """A stencil's weights as sums of numbers that tensor cores multiply.
+
+    w · 2^scale = Σ part · 2^(bits · its number), and a part is the sum of its terms: float32
+    arrays of 11 bits each (8 for bfloat16). Each part's sum of pixels has an accumulator.
+    """
+
+    parts: tuple[tuple[npt.NDArray[np.float32], ...], ...]
+    scale: int = 0
+    bits: int = 0
+
+    @property
+    def count(self) -> int:
+        """Products for each weight."""
+        return len(self.parts) * len(self.parts[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The form that a plan takes on a GPU, and why."""
+
+    form: Linear
+    why: str
+
+
+def choose(
+    stencils: tuple[Stencil, ...],
+    combine: str,
+    dtype: DType,
+    bytes_each: int,
+    channels: int,
+    precision: Precision,
+    algorithm: Algorithm,
+) -> Choice:
+    """The form of weighted sums over images of `dtype` that read and write `bytes_each` an element.
+
+    `channels` lie interleaved.
+    """
+    first = stencils[0]
+    if first.separable:
+        return Choice("separable", first.why)
+    direct, direct_time = _direct(stencils, dtype, bytes_each, channels)
+    if algorithm == "tensor":
+        return Choice("tensor", "asked for")
+    if algorithm == "direct":
+        return Choice(direct, "asked for")
+    refused = _refusal(stencils, combine, dtype, precision)
+    if refused:
+        return Choice(direct, f"tensor cores do not take {refused}")
+    ratio = tensor_time(first, dtype, bytes_each, channels, precision) / direct_time
+    if ratio >= 1:
+        return Choice(direct, f"tensor cores would take {ratio:.1f} times as long")
+    if PROVEN:
+        return Choice("tensor", f"{ratio:.2f} of the time of {direct}")
+    return Choice(
+        direct,
+        f"tensor cores would take {ratio:.2f} of the time; not picked before their tests have "
+        "passed on a GPU",
+    )
+
+
+def _direct(
+    stencils: tuple[Stencil, ...], dtype: DType, bytes_each: int, channels: int
+) -> tuple[Linear, float]:
+    """The form without tensor cores, and its seconds an element."""
+    first = stencils[0]
+    taps = sum(s.multiplications for s in stencils)
+    if _by_strips(first, dtype, channels):
+        rate = FLOATS if first.accumulator == "float32" else DOUBLES
+        return "strip", max(bytes_each / COPY, taps / rate)
+    rate = LONGS
+    if first.accumulator in ("float32", "float64") and (is_float(dtype) or dtype.itemsize < 8):
+        floats = first.accumulator == "float32" and (is_float(dtype) or dtype.itemsize == 1)
+        rate = FLOATS if floats else DOUBLES
+    return "general", max(bytes_each / COPY, taps / rate / GENERAL)
+
+
+def _by_strips(stencil: Stencil, dtype: DType, channels: int) -> bool:
+    """Whether strips take a square kernel."""
+    if stencil.height != stencil.width or channels not in (1, 3, 4):
+        return False
+    if dtype.name == "uint16":
+        exact = stencil.accumulator in ("float32", "float64")
+    else:
+        exact = dtype.name in ("uint8", "float16", "float32") and stencil.accumulator == "float32"
+    return exact and stencil.width in (STRIPS + LARGE_STRIPS if channels == 1 else STRIPS)
+
+
+def tensor_time(
+    stencil: Stencil, dtype: DType, bytes_each: int, channels: int, precision: Precision
+) -> float:
+    """Seconds an element on tensor cores, for a stencil that they take."""
+    terms = split(stencil, dtype, precision)
+    assert terms is not None
+    slab = 4 if dtype.itemsize == 4 else 8
+    slabs = -(-(8 + (stencil.width - 1) * channels + slab // 2) // slab)
+    products = (stencil.height + 1) / 2 * slabs * terms.count * 16
+    return max(bytes_each / COPY, products / TENSOR)
+
+
+def refusal(
+    stencils: tuple[Stencil, ...],
+    combine: str,
+    dtype: DType,
+    out_dtype: DType,
+    precision: Precision,
+) -> str:
+    """Why tensor cores cannot compute these sums; nothing where they can."""
+    if dtype != out_dtype:
+        return f"results of {out_dtype} from images of {dtype}"
+    return _refusal(stencils, combine, dtype, precision)
+
+
+def _refusal(
+    stencils: tuple[Stencil, ...], combine: str, dtype: DType, precision: Precision
+) -> str:
+    first = stencils[0]
+    if dtype.name not in ("uint8", "float16", "bfloat16", "float32"):
+        return f"{dtype} images"
+    if dtype.name == "float32" and precision == "ieee":
+        return "float32 images at precision='ieee'"
+    if first.separable or len(stencils) > 1 or combine != "sum":
+        return "a kernel of rank 1, which takes two short passes"
+    if max(first.height, first.width) < FEWEST_TAPS:
+        return f"a kernel of fewer than {FEWEST_TAPS} taps along either side"
+    if max(first.height, first.width) > LARGEST_TAPS:
+        return f"a kernel of more than {LARGEST_TAPS} taps along one side"
+    if split(first, dtype, precision) is None:
+        return f"weights too large, or too far apart, for sums of {dtype} images"
+    return ""
+
+
+def split(stencil: Stencil, dtype: DType, precision: Precision) -> Terms | None:
+    """A dense stencil's weights for tensor cores; None where a weight would lose too much.
+
+    Integers are exact: each part's sums stay below 2^24, and its two terms are of equal sign, so
+    that no partial sum is larger. Floats keep 22 bits (16 for bfloat16) with two terms, all bits
+    where one is enough, and 11 bits with one under precision "tf32".
+    """
+    assert stencil.dense is not None
+    return _split(stencil.dense, dtype, precision)
+
+
+@lru_cache(maxsize=64)
+def _split(weights: Any, dtype: DType, precision: Precision) -> Terms | None:
+    if not is_float(dtype):
+        return _split_integers(weights.array, magnitude(dtype))
+    values = weights.array.astype(np.float64)
+    largest = float(np.max(np.abs(values)))
+    if dtype.name == "float32":
+        arrays, scale = [_rounded(values, 11)], 0
+    elif dtype.name == "bfloat16":
+        first = _rounded(values, 8)
+        arrays, scale = [first, _rounded(values - first, 8)], 0
+    else:
+        # The largest weight lies in [2^14, 2^15): the smallest keeps its bits as long as may be.
+        scale = 14 - math.frexp(largest)[1] + 1 if largest else 0
+        values = np.ldexp(values, scale)
+        first = values.astype(np.float16).astype(np.float32)
+        arrays = [first, (values - first).astype(np.float16).astype(np.float32)]
+        if precision == "tf32":
+            del arrays[1]
+    if not arrays[-1].any() and len(arrays) > 1:
+        del arrays[1]
+    kept = np.sum([a.astype(np.float64) for a in arrays], axis=0)
+    if abs(scale) > 120 or not np.all(np.abs(kept - values) <= 2.0**-11 * np.abs(values)):
+        return None
+    return Terms((tuple(arrays),), scale)
+
+
+MOST_SUM = 2**24
+"""Floats hold all integers up to it."""
+
+MOST_WHOLE = 2**31
+"""The sum of all parts stays below."""
+
+
+def _split_integers(weights: npt.NDArray[Any], pixel: int) -> Terms | None:
+    """Integers as the fewest parts of 1, 2 or 4 whose sums floats hold exactly."""
+    if pixel * sum(abs(int(w)) for w in weights.flat) >= MOST_WHOLE:
+        return None
+    for count in (1, 2, 4):
+        for bits in range(12, 1, -1):
+            parts, rest = [], weights.astype(np.int64)
+            for _ in range(count - 1):
+                above = np.rint(np.ldexp(rest.astype(np.float64), -bits)).astype(np.int64)
+                parts.append(rest - (above << bits))
+                rest = above
+            parts.append(rest)
+            if all(pixel * int(np.abs(part).sum()) < MOST_SUM for part in parts):
+                split = [_two_terms(part) for part in parts]
+                terms = 2 if any(second.any() for _, second in split) else 1
+                return Terms(tuple(pair[:terms] for pair in split), 0, bits)
+            if count == 1:
+                break
+    return None
+
+
+def _two_terms(
+    weights: npt.NDArray[Any],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Integers below 2^17 as sums of two of 11 bits, of the same sign."""
+    size = np.abs(weights)
+    dropped = np.maximum(np.frexp(size.astype(np.float64))[1] - 11, 0)
+    most = np.minimum(size >> dropped << dropped, 65504)  # float16's largest
+    sign = np.sign(weights)
+    return (sign * most).astype(np.float32), (sign * (size - most)).astype(np.float32)
+
+
+def _rounded(values: npt.NDArray[np.float64], bits: int) -> npt.NDArray[np.float32]:
+    """To so many bits, halves to even; 0 below float32's normal numbers."""
+    fraction, exponent = np.frexp(values)
+    rounded = np.ldexp(np.rint(np.ldexp(fraction, bits)), exponent - bits)
+    rounded[np.abs(rounded) < 2.0**-126] = 0
+    with np.errstate(over="ignore"):
+        narrow: npt.NDArray[np.float32] = rounded.astype(np.float32)
+    return narrow
+
+
+# ---------------------------------------------------------------- ranks
+
+Rank = Literal["network", "counts", "sorted", "any"]
+
+SLIDING = "the ends and the whole blocks of windows in one launch, whatever their size"
+OFFSETS = "offset by offset"
+"""Boxes and other footprints. Which sizes and layouts the one launch takes is told by arrays:
+`plan_slider` among the CUDA backend's files."""
+
+RANK: dict[Rank, str] = {
+    "network": "networks of minima and maxima that neighbours share",
+    "counts": "a table of levels in each lane, moved down row by row",
+    "sorted": "tiles sorted once, a table of places in each lane, moved down row by row",
+    "any": "selection bit by bit",
+}
+
+NETWORKS = (3, 5, 7)
+"""Sides of the squares whose medians networks find."""
+
+NETWORK_CHANNELS = 4
+"""Interleaved, at most, for networks."""
+
+FEW = {1: 4, 2: 15, 4: 7, 8: 5}
+"""Largest windows whose ranks are sooner found bit by bit than in a table, by bytes of a pixel.
+
+Bit by bit takes about 5 instructions a bit and pixel of the window (9 with NaN to watch); sorting
+takes about 1,300, 2,500 and 4,000 for each result, whatever the window.
+"""
+
+TABLE_BYTES = 48 * 1024
+"""Shared memory of a warp that moves down, at most."""
+
+LANES = 32
+COUNTERS = (4, 2, 1)
+"""Counters in a word, the most that can hold a whole window."""
+
+
+def rank(
+    sizes: tuple[int, int], wanted: int, dtype: DType, out_dtype: DType, channels: int
+) -> Rank:
+    """The algorithm for the `wanted`-th of a window.
+
+    Networks and counts are for pixels stored as they come.
+    """
+    height, width = sizes
+    typed = dtype == out_dtype
+    median = height == width and wanted == height * width // 2
+    if typed and median and height in NETWORKS and channels <= NETWORK_CHANNELS:
+        return "network"
+    if typed and height * width > FEW[1] and dtype.itemsize == 1:
+        span = LANES + (width - 1) * channels
+        if table_bytes(256 // counters(height * width), span) <= TABLE_BYTES:
+            return "counts"
+    return rank_converted(sizes, dtype)
+
+
+def rank_converted(sizes: tuple[int, int], dtype: DType) -> Rank:
+    """The algorithm where images of another type become `dtype`, or results become another."""
+    height, width = sizes
+    few = height * width <= FEW[dtype.itemsize]
+    return "any" if few or most_places(width) // (LANES - 1 + width) < height else "sorted"
+
+
+def counters(count: int) -> int:
+    """Counters in a word where windows have `count` pixels."""
+    return next(n for n in COUNTERS if count < 2 ** (32 // n))
+
+
+def table_bytes(words: int, span: int) -> int:
+    """Shared memory of a warp's tables of so many words and one more, and of a row of `span`."""
+    return 4 * LANES * (words + 1) + 4 * span
+
+
+def most_places(width: int) -> int:
+    """Pixels that the windows of a sorted tile may meet, for windows so wide: a bit each."""
+    return LANES * ((TABLE_BYTES - table_bytes(0, LANES - 1 + width)) // (4 * LANES))
