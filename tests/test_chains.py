@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from contextlib import nullcontext
 from functools import cache
 
@@ -91,11 +92,13 @@ def one_by_one(pipeline, images, **keywords):
 
 
 def expected_of(pipeline, images, **keywords):
-    """The NumPy backend's results; skips where a pool's window does not fit."""
+    """The NumPy backend's results; None where a pool's window does not fit, and CUDA says so too."""
     try:
         return pipeline(images, backend="numpy", **keywords)
     except ValueError as refused:
-        pytest.skip(str(refused))
+        with pytest.raises(ValueError, match=f"^{re.escape(str(refused))}$"):
+            pipeline(images, backend=emulator(), **keywords)
+        return None
 
 
 def chain_plan(*steps, shape=(64, 64), dtype="uint8", channel_axis=None):
@@ -160,6 +163,8 @@ def test_integers_are_those_of_the_steps(dtype, channels, seed):
     images = images_for(rng, dtype, channels)
     keywords = {} if channels is None else {"channel_axis": -1}
     expected = expected_of(pipeline, images, **keywords)
+    if expected is None:
+        return
     result = pipeline(images, backend=emulator(), **keywords)
     assert result.dtype == dtype
     np.testing.assert_array_equal(result, expected)
@@ -175,7 +180,8 @@ def test_floats_are_the_bits_of_the_steps(dtype, seed):
     images = np.repeat(images_for(rng, dtype)[..., :20], 8, axis=-1)
     odd = rng.random(images.shape) < 0.003 * (seed % 2)
     images[odd] = rng.choice([np.nan, np.inf, -np.inf], odd.sum())
-    expected_of(pipeline, images)
+    if expected_of(pipeline, images) is None:
+        return
     expected = one_by_one(pipeline, images, backend=emulator())
     result = pipeline(images, backend=emulator())
     np.testing.assert_array_equal(result, expected)

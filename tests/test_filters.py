@@ -27,6 +27,7 @@ from tests import reference
 from tests.image_cases import (
     CALLS,
     DTYPES,
+    SUMS,
     assert_equal,
     assert_same_sums,
     random_images,
@@ -110,13 +111,21 @@ def test_a_batch_is_its_images_one_by_one(name, dtype):
         assert_equal(result[place], CALLS[name](images[place]), images.dtype)
 
 
+def sums_by_layout(engine):
+    """How the calls begin whose float sums may hang on strides, in their last bits.
+
+    CUDA has kernels of their own for rows that begin at multiples of 16 bytes.
+    """
+    return () if engine == "numpy" else ("box", *SUMS)
+
+
 @every_filter
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_channels_are_planes(name, dtype):
+def test_channels_are_planes(name, dtype, engine):
     images = random_images((2, 9, 12, 3), dtype)
     result = CALLS[name](images, channel_axis=-1)
     planes = CALLS[name](np.moveaxis(images, -1, 1))
-    assert_same_sums(result, np.moveaxis(planes, 1, -1), name)
+    assert_same_sums(result, np.moveaxis(planes, 1, -1), name, sums_by_layout(engine) or SUMS)
     assert_equal(CALLS[name](images, channel_axis=3), result, dtype)
 
 
@@ -144,9 +153,10 @@ VIEWS = {
 @every_filter
 @pytest.mark.parametrize("view", VIEWS.values(), ids=VIEWS)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_strides_do_not_matter(name, view, dtype):
+def test_strides_do_not_matter(name, view, dtype, engine):
     images = view(random_images((4, 13, 16), dtype))
-    assert_same_sums(CALLS[name](images), CALLS[name](np.array(images, dtype)), name)
+    expected = CALLS[name](np.array(images, dtype))
+    assert_same_sums(CALLS[name](images), expected, name, sums_by_layout(engine))
 
 
 @every_filter
