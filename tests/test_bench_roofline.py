@@ -12,6 +12,7 @@ import pytest
 from bench import cases, nvrtc, roofline
 from bench.machine import ROOT
 from bench.results import Line
+from bench.work import WORK, Part, Work, warps
 from gpuconv.backends.cuda.families import variants
 from gpuconv.backends.cuda.launch import Launch, Variant
 from tests.nvrtc import require_nvrtc
@@ -53,20 +54,20 @@ def test_every_case_has_launches_and_its_bytes(launched):
 
 
 def test_kernels_without_a_line_are_known(launched):
-    missing = {x.variant.kernel for _, launches in launched for x in launches} - set(roofline.WORK)
+    missing = {x.variant.kernel for _, launches in launched for x in launches} - set(WORK)
     assert missing == NOT_MODELLED
 
 
 def test_lines_are_of_kernels_that_there_are():
-    assert set(roofline.WORK) <= {variant.kernel for variant in variants()}
+    assert set(WORK) <= {variant.kernel for variant in variants()}
 
 
 def test_work_is_well_formed(launched):
     for case, launches in launched:
         for launch in launches:
-            if launch.variant.kernel not in roofline.WORK:
+            if launch.variant.kernel not in WORK:
                 continue
-            work = roofline.WORK[launch.variant.kernel](launch)
+            work = WORK[launch.variant.kernel](launch)
             told = f"{case.name}: {launch.variant}"
             assert work.parts, told
             assert all(part.trips > 0 for part in work.parts), told
@@ -101,7 +102,7 @@ def test_limits_add_up():
     case = chosen(POOL)
     found = roofline.predict(case, H200)
     (launch,), (limits,) = found.launches, found.limits
-    work = roofline.WORK[launch.variant.kernel](launch)
+    work = WORK[launch.variant.kernel](launch)
     read, written = found.read, found.written
     assert limits.seconds["memory"] == pytest.approx((read + written) / 4.3e12)
     assert found.floor_seconds == pytest.approx(limits.seconds["memory"])
@@ -120,21 +121,21 @@ def test_latency_is_hidden_by_resident_warps_and_by_reading_ahead():
     require_nvrtc()
     found = roofline.predict(chosen(POOL), H200)
     (launch,), (limits,) = found.launches, found.limits
-    resident = min(132 * limits.occupancy.warps, roofline.warps(launch))
+    resident = min(132 * limits.occupancy.warps, warps(launch))
 
     def latency(ahead):
-        work = roofline.Work((roofline.Part(1e6),), ahead=ahead)
+        work = Work((Part(1e6),), ahead=ahead)
         return roofline.launch_limits(launch, work, 1, 1, H200).seconds["latency"]
 
-    own = roofline._trip(limits.kernel, roofline.Part(1.0)).slots / 1.98e9
+    own = roofline._trip(limits.kernel, Part(1.0)).slots / 1.98e9
     assert latency(0) == pytest.approx(1e6 / resident * (650e-9 + own))
     assert latency(2) == pytest.approx(1e6 / resident * max(650e-9 / 2, own))
 
 
 def test_a_loop_that_is_not_what_it_is_taken_for_is_told(monkeypatch):
     require_nvrtc()
-    work = roofline.Work((roofline.Part(1.0, per="HMMA"),))
-    monkeypatch.setitem(roofline.WORK, "pool_small", lambda launch: work)
+    work = Work((Part(1.0, per="HMMA"),))
+    monkeypatch.setitem(WORK, "pool_small", lambda launch: work)
     with pytest.raises(roofline.ModelError, match=r"pool_small.*holds no HMMA"):
         roofline.predict(chosen(POOL), H200)
 
@@ -143,7 +144,7 @@ def test_a_small_grid_leaves_processors_idle():
     require_nvrtc()
     found = roofline.predict(chosen(POOL), H200)
     (launch,), (limits,) = found.launches, found.limits
-    work = roofline.WORK[launch.variant.kernel](launch)
+    work = WORK[launch.variant.kernel](launch)
     few = replace(launch, grid=(66, 1, 1))
     slower = roofline.launch_limits(few, work, found.read, found.written, H200)
     assert slower.seconds["issue"] == pytest.approx(2 * limits.seconds["issue"])
@@ -240,7 +241,7 @@ def test_every_kernel_of_every_case_is_predicted():
     require_nvrtc()
     for case in roofline.cases():
         found = roofline.predict(case, H200)
-        modelled = all(x.variant.kernel in roofline.WORK for x in found.launches)
+        modelled = all(x.variant.kernel in WORK for x in found.launches)
         assert bool(found.limits) == modelled
         if modelled:
             assert 0 < found.share <= 1, case.name

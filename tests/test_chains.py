@@ -92,7 +92,7 @@ def one_by_one(pipeline, images, **keywords):
 
 
 def expected_of(pipeline, images, **keywords):
-    """The NumPy backend's results; None where a pool's window does not fit, and CUDA says so too."""
+    """NumPy's results; None where a pool's window does not fit, and CUDA says the same."""
     try:
         return pipeline(images, backend="numpy", **keywords)
     except ValueError as refused:

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from bench import nvrtc, sass
-from bench.roofline import DEVICES, REGISTER_UNIT, REGISTERS, WORK
+from bench.roofline import DEVICES, REGISTER_UNIT, REGISTERS
+from bench.work import WORK
 from gpuconv.backends.cuda.families import variants
 from gpuconv.backends.cuda.source import kernels_folder
 from tests.nvrtc import ARCHITECTURES

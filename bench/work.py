@@ -1,0 +1,412 @@
+"""What a launch goes through: how often which loop of its kernel, and what it reads.
+
+A line a kernel is in `WORK`, made from the launch's own geometry and parameters. bench/roofline.py
+weighs it with the loops' machine code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from bench import sass
+from gpuconv.backends.cuda.launch import Launch
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A loop of a kernel: how often all warps of the launch together go through it.
+
+    `pick` and `avoid` are those of bench.sass. Besides, `pick` may be "around", the loop around the
+    hot one; "edge", the loop that does what the hot one does at more cost, where the border is
+    asked; or "edge inner", a loop within that. Where the compiler has unrolled the loop, `trips`
+    counts rows, of which a trip holds as many as opcodes that match `per`. `cached`: what it loads
+    lies in the L1 cache.
+    """
+
+    trips: float
+    pick: str | None = None
+    avoid: str | None = None
+    per: str | None = None
+    cached: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a launch goes through.
+
+    `reads`: elements read over those of the input, halos counted as often as they are read.
+    `ahead`: trips (of a part with `per`: rows) from a load to the use of its data; 0 where a warp
+    waits for what it has just asked for. `traffic`: bytes read and written, where these are not
+    the case's input and output.
+    """
+
+    parts: tuple[Part, ...]
+    reads: float = 1.0
+    ahead: int = 0
+    traffic: tuple[int, int] | None = None
+
+
+def _params(launch: Launch) -> Any:
+    """The struct of a launch."""
+    return next(
+        a
+        for a in reversed(launch.arguments)
+        if getattr(a, "dtype", None) is not None and a.dtype.names
+    )
+
+
+def warps(launch: Launch) -> int:
+    """Of the whole grid."""
+    return math.prod(launch.grid) * -(-math.prod(launch.block) // sass.WARP)
+
+
+def strips(launch: Launch, ahead: int = 1, stores: int = 1, reach: int | None = None) -> Work:
+    """Kernels of common/strip.cuh: a warp marches down a strip and the rows around it.
+
+    `stores`: instructions that write a row of a lane. Strips at an edge of the image go another
+    way, and gather the packs that straddle it element by element: `reach` of those before them,
+    where the kernel leaves out what no window holds.
+    """
+    params = _params(launch)
+    images, strip = params["images"], params["strips"]
+    row, height = int(images["width"]) * int(images["channels"]), int(images["height"])
+    rows, columns, above, below, before, behind = (
+        int(strip[name]) for name in ("rows", "columns", "above", "below", "before", "behind")
+    )
+    down, across = -(-height // rows), -(-row // columns)
+    left = [x < before for x in range(0, row, columns)]
+    right = [x + columns + behind > row for x in range(0, row, columns)]
+    ends = [y < above or y + rows + below > height for y in range(0, height, rows)]
+    beside = across - sum(a or b for a, b in zip(left, right, strict=True))
+    inside = beside * (down - sum(ends)) / (across * down)
+    lines = int(images["planes"]) * (height + down * (above + below)) * stores
+    first = before if reach is None else reach
+    gathered = (sum(left) * first + sum(right) * behind) * lines / stores
+    parts = (
+        Part(lines * across * inside, per="STG"),
+        Part(lines * across * (1 - inside), "edge", per="STG"),
+        Part(gathered, "edge inner", cached=True),
+    )
+    reads = (height + down * (above + below)) / height * across * (columns + before + behind) / row
+    return Work(tuple(part for part in parts if part.trips), reads, ahead)
+
+
+def lane_strips(launch: Launch, ahead: int = 1, reach: int | None = None) -> Work:
+    """The same where the lanes of a warp may lie in two bands of rows."""
+    params = _params(launch)
+    images, strip = params["images"], params["strips"]
+    row, height = int(images["width"]) * int(images["channels"]), int(images["height"])
+    planes, again = int(images["planes"]), int(strip["above"]) + int(strip["below"])
+    rows, elements, before, behind = (
+        int(strip[name]) for name in ("rows", "elements", "before", "behind")
+    )
+    band, pack = np.divmod(
+        np.arange(int(strip["each"]) * sass.WARP).reshape(-1, sass.WARP), int(strip["packs"])
+    )
+    y, x = band * rows, pack * elements
+    own = np.clip(height - y, 0, rows)
+    left, right = x < before, x + elements + behind > row
+    above, below = y < strip["above"], y + own + strip["below"] > height
+    inside = ~np.any(left | right | above | below, axis=1)
+    lines = planes * (own[:, 0] + again)
+    first = before if reach is None else reach
+    gathered = np.any(left & (own > 0), 1) * first + np.any(right & (own > 0), 1) * behind
+    parts = (
+        Part(int(lines[inside].sum()), per="STG"),
+        Part(int(lines[~inside].sum()), "edge", per="STG"),
+        Part(int((gathered * lines).sum()), "edge inner", cached=True),
+    )
+    reads = int(lines.sum()) * (sass.WARP * elements + before + behind) / (planes * height * row)
+    return Work(tuple(part for part in parts if part.trips), reads, ahead)
+
+
+def block_strips(launch: Launch, ahead: int = 1, stores: int = 1) -> Work:
+    """The same where a block marches down a strip; warps beyond the end of the row have no work.
+
+    What strips at an edge do besides, in the same loop, is left out.
+    """
+    params = _params(launch)
+    images, strip = params["images"], params["strips"]
+    row, height = int(images["width"]) * int(images["channels"]), int(images["height"])
+    columns, beside = int(strip["columns"]), int(strip["before"]) + int(strip["behind"])
+    own = math.prod(launch.block) // sass.WARP
+    down, across = int(strip["down"]), int(strip["across"])
+    last = math.ceil((row - (across - 1) * columns + beside) / (columns + beside) * own)
+    lines = height + down * (int(strip["above"]) + int(strip["below"]))
+    busy = (across - 1) * own + min(last, own)
+    reads = lines / height * (row + across * beside) / row
+    return Work((Part(int(images["planes"]) * lines * busy * stores, per="STG"),), reads, ahead)
+
+
+def _pool_tile(launch: Launch) -> Work:
+    """A tile comes into shared memory, is reduced along one axis, then along the others."""
+    params = _params(launch)
+    z, y, x = (params[name] for name in "zyx")
+    jobs, itemsize = int(params["jobs"]), launch.arguments[0].dtype.itemsize
+    span_y, rows = int(params["span_y"]["divisor"]), int(params["rows"]["divisor"])
+    span_z, pitch, along_y = (int(params[name]) for name in ("span_z", "pitch", "along_y"))
+    threads = math.prod(launch.block)
+    own, columns = jobs * threads / sass.WARP, threads >> int(params["x_bits"])
+    lanes = 1 << int(params["load_bits"])
+    packs = -(-pitch * itemsize // 16) if params["wide_loads"] else int(params["span_x"])
+    loads = own * -(-span_z * span_y // (threads // lanes)) * -(-packs // lanes)
+    first = own * -(-span_z * rows // columns)
+    second = own * -(-int(params["tile_z"]) * int(params["tile_y"]) // columns)
+    along, others = (y, z["size"]) if along_y else (x, z["size"] * y["size"])
+    parts = (
+        Part(loads, r"STS\.128" if params["wide_loads"] else "LDG"),
+        Part(first, r"STS(\.U8|\.U16|\.64)?$", avoid="LDG"),
+        Part(first * int(along["size"]), "LDS", per="LDS"),
+        Part(second, "STG"),
+        Part(second * int(others), "LDS", per="LDS"),
+    )
+    elements = jobs * span_z * span_y * packs * (16 // itemsize if params["wide_loads"] else 1)
+    return Work(parts, reads=max(1.0, elements / launch.arguments[0].size))
+
+
+def _pool_channels(launch: Launch) -> Work:
+    """A thread reads a pack of channels for each tap of a window."""
+    params = _params(launch)
+    threads = int(params["windows"]) / sass.WARP
+    taps = math.prod(int(params[name]["size"]) for name in "zyx")
+    inside = math.prod(int(params[name]["outputs"]["divisor"]) for name in "zyx")
+    reads = taps * inside / math.prod(int(params[name]["length"]) for name in "zyx")
+    return Work((Part(threads * taps, "LDG", per="LDG"), Part(threads, "STG")), max(1.0, reads))
+
+
+def _pool_small(launch: Launch) -> Work:
+    """A thread slides down some rows of windows, two of the input a trip.
+
+    Rows that windows share come before; columns on either side are read again where threads take
+    columns of channels, and come from the L1 cache where they take columns of a plane.
+    """
+    params = _params(launch)
+    size, stride, _ = map(int, launch.variant.arguments[1:])
+    threads, rows = int(params["threads"]), int(params["rows"])
+    outputs = threads / int(params["groups_y"]["divisor"]) * int(params["y"]["outputs"]["divisor"])
+    shared = max(0, size - stride) / stride
+    trips = outputs * stride / 2 / sass.WARP
+    parts = (Part(trips), Part(threads / sass.WARP, "around"))
+    reads, ahead = 1 + shared / rows, 1
+    if launch.variant.kernel == "pool_columns":
+        reads, ahead = reads * (1 + max(0, size - stride) / (2 * stride)), 0
+    return Work(parts, reads, ahead)
+
+
+def _dense_any(launch: Launch) -> Work:
+    """A warp meets the entries of each line of pixels that its rows of outputs reach.
+
+    A trip is counted whole, though the first and the last lines reach fewer of the rows.
+    """
+    params, each = _params(launch), 4 if launch.variant.arguments[1] == "float" else 2
+    height, chunk = int(params["height"]), int(params["chunk_height"])
+    chunks, rows = -(-height // chunk), launch.block[1] * each
+    lines = height + chunks * (each - 1)
+    trips = int(params["tiling"]["jobs"]) * launch.block[1] * lines * int(params["entries"])
+    return Work((Part(trips),), reads=(height + chunks * (rows - 1)) / rows)
+
+
+def _dense_strip(launch: Launch) -> Work:
+    element, _, size, channels = launch.variant.arguments
+    two = int(size) < 7 or (int(size) == 7 and element not in ("uint16", "float16"))
+    return lane_strips(launch, ahead=2 if two else 1, reach=int(size) // 2 * int(channels))
+
+
+def _gradient_strip(launch: Launch) -> Work:
+    """Which elements answer beside the ends of a row is found once a strip: nothing is gathered."""
+    work = lane_strips(launch, ahead=2)
+    return replace(work, parts=tuple(part for part in work.parts if part.pick != "edge inner"))
+
+
+def _separable_bytes(launch: Launch) -> Work:
+    """Four rows of the middle at once; of larger windows, a loop takes them to results."""
+    work = block_strips(launch, ahead=4)
+    if int(launch.variant.arguments[0]) <= 15:
+        return work
+    lines = work.parts[0].trips
+    return replace(work, parts=(Part(lines / 4, "IDP"), Part(lines, "STG", per="STG")), ahead=1)
+
+
+TOEPLITZ_STORES = {
+    **{"uint8": r"STG\.E$", "float": r"STG\.E\.128"},
+    **{"float16": r"STG\.E\.64", "bfloat16": r"STG\.E\.64"},
+}
+"""What writes four results of a lane, by dtype."""
+
+
+def _toeplitz(launch: Launch) -> Work:
+    """A warp marches down a strip two rows at a time, and meets each slab of weights.
+
+    Of the loop over rows counts the way through all places that sums may be handed over from, of
+    which one is taken; the short loops over the two rows, which cost less, are left out.
+    """
+    params = _params(launch)
+    images = params["images"]
+    rows, height, parts = (int(params[name]) for name in ("rows", "height", "parts"))
+    rolling = launch.variant.kernel == "toeplitz_roll"
+    steps = (rows + height) // 2 if rolling else (rows + height - 1) // 2 + 1
+    steps *= int(params["jobs"]) * parts
+    element, sums = launch.variant.arguments
+    tiles = 2 if int(sums) <= 16 else 1
+    fetches = 2 * math.ceil(int(params["packs"]) / sass.WARP)
+    slabs, row = int(params["slabs"]), int(images["width"]) * int(images["channels"])
+    strip_row = int(params["packs"]) * 16 / (4 if element == "float" else 1 + (element != "uint8"))
+    again = math.ceil(slabs / int(params["chunk"])) * parts * (1 + (height - 1) / rows)
+    return Work(
+        (
+            Part(steps * slabs * int(params["terms"]), "HMMA"),
+            Part(steps * slabs, "around"),
+            Part(steps, r"STS\.64"),
+            Part(steps * fetches, "LDGSTS"),
+            Part(steps * 2 / parts * tiles, TOEPLITZ_STORES[element]),
+        ),
+        reads=again * int(params["across"]) * strip_row / row,
+        ahead=3 * fetches,
+    )
+
+
+def _median_tiles(launch: Launch) -> Work:
+    """A block loads a tile, whose rows its warps then find by squares: a store a row and warp."""
+    params = _params(launch)
+    size, rows = int(params["height"]), int(params["rows"])
+    itemsize, channels = launch.arguments[0].dtype.itemsize, int(params["images"]["channels"])
+    side = 2 if size == 3 or itemsize == 8 else 4
+    columns = sass.WARP // channels * channels * side
+    jobs, loaded = int(params["tiling"]["jobs"]), (rows + size - 1) * int(params["pitch"])
+    parts = (
+        Part(float(jobs * rows), per="STG"),
+        Part(jobs * loaded * itemsize / (16 * sass.WARP), r"STS\.128", per=r"STS\.128"),
+    )
+    return Work(parts, reads=loaded / (rows * columns))
+
+
+def _marches(lines: float, span: int, width: int, table: int, jobs: int) -> tuple[Part, ...]:
+    """Of rank_large.cu: pixels exchanged by fours, rows staged and asked for, a table cleared.
+
+    `lines`: rows that all warps together take in. Of a row's `span`, 128 are asked for a row ahead.
+    """
+    late = max(0, -(-span // sass.WARP) - 4)
+    parts = (
+        Part(lines, "STG"),
+        Part(lines * late, r"LDG\.E\.U\w+"),
+        Part(lines * (width // 4), "LDS"),
+        Part(lines * (width % 4) / 4, "LDS"),
+        Part(float(jobs * table), "STS", per="STS"),
+    )
+    return tuple(part for part in parts if part.trips)
+
+
+def _rank_counts(launch: Launch) -> Work:
+    """Each warp takes in the first window of its march, then row by row."""
+    params = _params(launch)
+    height, width, rows = (int(params[name]) for name in ("height", "width", "rows"))
+    jobs = int(params["tiling"]["jobs"])
+    span = sass.WARP + (width - 1) * int(params["images"]["channels"])
+    lines = jobs * (rows + height - 1)
+    parts = _marches(lines, span, width, 256 // int(launch.variant.arguments[0]), jobs)
+    return Work(parts, reads=2 * (rows + height) / rows * span / sass.WARP, ahead=1)
+
+
+def _sliding(launch: Launch) -> Work:
+    """A block marches down a strip, and reads the rows that its windows begin with once more.
+
+    Those come from the L1 cache where a multiprocessor's strips are low enough for it. Two windows
+    in one launch go through the loop in turn. What the few warps at an edge copy is left out.
+    """
+    params = _params(launch)
+    steps = (
+        [params["sliding"]]
+        if "sliding" in params.dtype.names
+        else [params["pair"][name] for name in ("first", "second")]
+    )
+    first = steps[0]
+    rows, lanes = int(first["rows"]), int(first["lanes"])
+    own, jobs = -(-lanes // sass.WARP), int(first["jobs"])
+    source = launch.arguments[0]
+    pack = 8 if source.dtype.itemsize < 4 else 4
+    above = [int(step["height"]) - 1 for step in steps]
+    made = [rows + sum(above[k + 1 :]) for k in range(len(steps))]
+    lines = float(jobs * own * sum(made))
+    grouped = launch.variant.kernel != "box_strip" or launch.variant.arguments[2] == "true"
+    grouped &= source.dtype.itemsize < 4
+    copies = r"LDS\.(64|128)"
+    parts = (Part(lines, "STG", copies, "STG"),)
+    if not grouped or len(steps) == 2:
+        parts = (*parts, Part(lines / 4, "LDG"))
+    live = 3 * (int(first["height"]) + 8) * lanes * pack * source.dtype.itemsize
+    again = 1 if live <= L1_BYTES else 2
+    read = jobs * lanes * pack * (again * made[0] + above[0])
+    return Work(parts, reads=read / source.size, ahead=4)
+
+
+L1_BYTES = 100 << 10
+"""Of a multiprocessor, at least, beside what its blocks share."""
+
+
+def _sorted_traffic(launch: Launch) -> tuple[Any, int, int]:
+    """(parameters, jobs, bytes of all entries)."""
+    params = _params(launch)
+    jobs = int(params["jobs"])
+    itemsize = next(a for a in launch.arguments if hasattr(a, "dtype")).dtype.itemsize
+    return params, jobs, jobs * int(params["padded"]) * itemsize
+
+
+def _rank_entries(launch: Launch) -> Work:
+    """A pixel a thread and trip."""
+    params = _params(launch)
+    jobs, padded, pixels = int(params["jobs"]), int(params["padded"]), launch.arguments[0].dtype
+    entry = launch.arguments[1].dtype.itemsize
+    traffic = (jobs * int(params["count"]) * pixels.itemsize, jobs * padded * entry)
+    return Work((Part(jobs * padded / sass.WARP),), traffic=traffic)
+
+
+def _rank_sort(launch: Launch) -> Work:
+    """Eights in turn: a pass for the first three rounds of each merge, and one for three more."""
+    params, jobs, entries = _sorted_traffic(launch)
+    log = int(params["padded"]).bit_length() - 1
+    passes = 2 + sum(1 + -(-(size - 3) // 3) for size in range(4, log + 1))
+    parts = (Part(jobs * passes * params["padded"] / 8 / sass.WARP, r"LDS\.64|LDS\.128|LDS"),)
+    return Work(parts, traffic=(2 * entries, entries + 2 * jobs * int(params["count"])))
+
+
+def _rank_bits(launch: Launch) -> Work:
+    """As rank_counts, over tiles of places."""
+    params, jobs, _ = _sorted_traffic(launch)
+    height, width, rows = (int(params[name]) for name in ("height", "width", "rows"))
+    count, written = int(params["count"]), jobs * rows * sass.WARP
+    span, lines = sass.WARP - 1 + width, jobs * (rows + height - 1)
+    parts = _marches(lines, span, width, -(-count // 32), jobs)
+    itemsize = launch.arguments[2].dtype.itemsize
+    read = jobs * count * 2 + written * itemsize
+    return Work(parts, ahead=1, traffic=(read, written * itemsize))
+
+
+WORK: dict[str, Callable[[Launch], Work]] = {
+    "box_strip": _sliding,
+    "dense_any": _dense_any,
+    "dense_strip": _dense_strip,
+    "gradient_strip": _gradient_strip,
+    "median": _median_tiles,
+    "morph_pair": _sliding,
+    "morph_strip": _sliding,
+    "median_strip": strips,
+    "pool_channels": _pool_channels,
+    "pool_columns": _pool_small,
+    "pool_small": _pool_small,
+    "pool_tile": _pool_tile,
+    "rank_bits": _rank_bits,
+    "rank_counts": _rank_counts,
+    "rank_entries": _rank_entries,
+    "rank_sort": _rank_sort,
+    "separable_bytes": _separable_bytes,
+    "separable_odd": block_strips,
+    "separable_strip": lambda launch: block_strips(launch, ahead=2),
+    "toeplitz_roll": _toeplitz,
+    "toeplitz_still": _toeplitz,
+}
+"""A line a kernel. A kernel that has none is shown as not modelled."""
