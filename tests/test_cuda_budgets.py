@@ -236,16 +236,16 @@ BUDGETS: dict[str, Budget] = {
         present=(r"LDG\.E\.64", r"STG\.E\.64", "DFMA"),
     ),
     "gradient_strip<uint8, 1>": Budget(
-        *("separable_strip.cu", 16, COPY["uint8"] * 0.85, 16, 96, 20, 128)
+        *("gradient_strip.cu", 16, COPY["uint8"] * 0.85, 16, 96, 20, 128)
     ),
     "gradient_strip<uint16, 1>": Budget(
-        *("separable_strip.cu", 8, COPY["uint16"] * 0.85, 31, 96, 20, 128)
+        *("gradient_strip.cu", 8, COPY["uint16"] * 0.85, 31, 96, 20, 128)
     ),
     "gradient_strip<float16, 1>": Budget(
-        *("separable_strip.cu", 8, COPY["float16"] * 0.85, 20.5, 96, 20, 128)
+        *("gradient_strip.cu", 8, COPY["float16"] * 0.85, 20.5, 96, 20, 128)
     ),
     "gradient_strip<float, 1>": Budget(
-        *("separable_strip.cu", 4, COPY["float"] * 0.85, 45, 96, 20, 128)
+        *("gradient_strip.cu", 4, COPY["float"] * 0.85, 45, 96, 20, 128)
     ),
     # A strip that copies nothing from its own elements; two rows of 8 pixels across at once.
     **{

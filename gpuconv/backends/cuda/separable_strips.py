@@ -1,4 +1,4 @@
-"""Launches of kernels_cu/separable_strip.cu: separable filters by strips, read and written once."""
+"""Launches of kernels_cu/separable_strip.cu and gradient_strip.cu: one read and one write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gpuconv.dtypes import DType, is_float
 from gpuconv.plan import LinearPlan
 from gpuconv.quantize import Stencil
 
-FILE = "separable_strip.cu"
+FILE, GRADIENTS = "separable_strip.cu", "gradient_strip.cu"
 
 ODD = tuple(range(3, 32, 2))
 TAPS = {
@@ -124,7 +124,7 @@ def variants() -> Iterator[Variant]:
             if sums is FLOAT:
                 yield _variant("separable_odd", element, channels)
         for element in GRADIENT_TYPES:
-            yield _variant("gradient_strip", element, channels)
+            yield Variant(GRADIENTS, "gradient_strip", (element, str(channels)))
 
 
 def taps_of(element: str, channels: int) -> tuple[int, ...]:
@@ -164,7 +164,7 @@ def _launch_gradient(plan: LinearPlan, stack: Stack) -> Launch | None:
     shape = strips.Shape(MOST_ROWS, LANES * each, 1, 1, side, side, GRADIENT_WARPS)
     packed, grid = shape.lane_strips(stack)
     params = np.array((stack.packed, packed, *smooth), GRADIENT_PARAMS)
-    variant = _variant("gradient_strip", element, channels)
+    variant = Variant(GRADIENTS, "gradient_strip", (element, str(channels)))
     return Launch(variant, grid, (LANES, strips.WARPS, 1), (stack.input, stack.output, params))
 
 
