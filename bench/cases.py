@@ -262,8 +262,7 @@ def filter2d(dtype: str, shape: Shape, k: int, way: str = "") -> Case:
     def weights(rng: np.random.Generator) -> Arrays:
         return (_mean_of(dtype, rng.random((k, k))),)
 
-    label = f"k{k}-{way}" if way else f"k{k}"
-    return _image("filter2d", dtype, shape, label, weights, **WAYS[way])
+    return _image("filter2d", dtype, shape, _asked(f"k{k}", way), weights, **WAYS[way])
 
 
 WAYS: dict[str, dict[str, str]] = {
@@ -271,16 +270,20 @@ WAYS: dict[str, dict[str, str]] = {
     "tensor": {"algorithm": "tensor"},
     "tf32": {"algorithm": "tensor", "precision": "tf32"},
 }
-"""How a dense kernel is asked for: "auto" picks tensor cores only once a GPU has proved them."""
+"""How a kernel is asked for: "auto" picks tensor cores only once a GPU has proved them."""
 
 
-def separable_filter2d(dtype: str, shape: Shape, k: int) -> Case:
-    """A column and a row of sum 1."""
+def _asked(label: str, way: str) -> str:
+    return f"{label}-{way}" if way else label
+
+
+def separable_filter2d(dtype: str, shape: Shape, k: int, way: str = "") -> Case:
+    """A column and a row of sum 1; by a `way` of WAYS if asked for."""
 
     def weights(rng: np.random.Generator) -> Arrays:
         return _mean_of(dtype, rng.random(k)), _mean_of(dtype, rng.random(k))
 
-    return _image("separable_filter2d", dtype, shape, f"k{k}", weights)
+    return _image("separable_filter2d", dtype, shape, _asked(f"k{k}", way), weights, **WAYS[way])
 
 
 def _mean_of(dtype: str, weights: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
@@ -288,9 +291,10 @@ def _mean_of(dtype: str, weights: npt.NDArray[np.float64]) -> npt.NDArray[Any]:
     return (weights / weights.sum()).astype(np.float32 if dtype[0] == "u" else DTYPES[dtype])
 
 
-def gaussian_blur(dtype: str, shape: Shape, sigma: float) -> Case:
-    """Kernel of 2·round(4σ) + 1."""
-    return _image("gaussian_blur", dtype, shape, f"sigma{sigma:g}", sigma=sigma)
+def gaussian_blur(dtype: str, shape: Shape, sigma: float, way: str = "") -> Case:
+    """Kernel of 2·round(4σ) + 1; by a `way` of WAYS if asked for."""
+    label = _asked(f"sigma{sigma:g}", way)
+    return _image("gaussian_blur", dtype, shape, label, sigma=sigma, **WAYS[way])
 
 
 def sized(operation: str, dtype: str, shape: Shape, k: int) -> Case:
@@ -429,8 +433,15 @@ def _gpu_filters(scale: Scale) -> Iterator[Case]:
         yield from (sized("median_blur", dtype, shape, k) for k in (3, 5, 7, 15, 31, 75))
     for operation in ("erode", "morph_open", "morph_close", "morph_gradient"):
         yield sized(operation, "u8", shape, 15)
+    for operation in ("morph_open", "morph_gradient"):
+        for dtype in ("u8", "u16", "f32"):
+            yield from (sized(operation, dtype, shape, k) for k in (3, 5, 15))
+        yield from (sized(operation, "u8", (*shape, 3), k) for k in (3, 5, 15))
+    yield from (sized("morph_open", "f32", (*shape, 3), k) for k in (3, 5))
     for dtype, way in (("u8", "tensor"), ("f16", "tensor"), ("f32", "tf32")):
         yield from (filter2d(dtype, shape, k, way) for k in (7, 15, 31))
+    yield from (separable_filter2d("u8", shape, k, "tensor") for k in (7, 15, 31))
+    yield from (gaussian_blur("u8", shape, sigma, "tensor") for sigma in (1, 3))
     yield sharpen("u8", shape)
     yield from (pipeline(dtype, shape, label) for dtype in ("u8", "f32") for label in CHAINS)
     yield from _colour((*shape, 3))
@@ -439,6 +450,7 @@ def _gpu_filters(scale: Scale) -> Iterator[Case]:
         for dtype in ("u8", "f32"):
             yield from (filter2d(dtype, colour, k) for k in (3, 5, 7))
             yield gaussian_blur(dtype, colour, 1)
+        yield from (gaussian_blur("u8", colour, sigma, "tensor") for sigma in (1, 3))
         yield sobel("u8", colour)
 
 
@@ -458,6 +470,7 @@ def _gpu_sizes(scale: Scale) -> Iterator[Case]:
         for dtype in ("u8", "f16"):
             yield from (filter2d(dtype, shape, k) for k in (15, 31))
             yield from (filter2d(dtype, shape, k, "tensor") for k in (15, 31))
+        yield separable_filter2d("u8", shape, 15, "tensor")
         yield from (sized("median_blur", "u8", shape, k) for k in (3, 5, 7, 15, 31))
 
 

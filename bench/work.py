@@ -14,7 +14,14 @@ from typing import Any
 import numpy as np
 
 from bench import sass
+from gpuconv.backends.cuda import chains
 from gpuconv.backends.cuda.launch import Launch
+from gpuconv.backends.cuda.separable_strips import rows_at_once
+from gpuconv.backends.cuda.strips import MULTIPROCESSORS
+from gpuconv.backends.cuda.sums import HOW
+from gpuconv.backends.cuda.window_channels import SIDE
+from gpuconv.backends.cuda.window_lanes import RESIDENT, RISE
+from gpuconv.border import Border
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,8 @@ class Part:
     hot one; "edge", the loop that does what the hot one does at more cost, where the border is
     asked; or "edge inner", a loop within that. Where the compiler has unrolled the loop, `trips`
     counts rows, of which a trip holds as many as opcodes that match `per`. `cached`: what it loads
-    lies in the L1 cache.
+    lies in the L1 cache. `holds` instead of `pick`: opcodes, and how many of each the loop has;
+    the longest of those that do.
     """
 
     trips: float
@@ -33,6 +41,7 @@ class Part:
     avoid: str | None = None
     per: str | None = None
     cached: bool = False
+    holds: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,22 +134,35 @@ def lane_strips(launch: Launch, ahead: int = 1, reach: int | None = None) -> Wor
     return Work(tuple(part for part in parts if part.trips), reads, ahead)
 
 
-def block_strips(launch: Launch, ahead: int = 1, stores: int = 1) -> Work:
-    """The same where a block marches down a strip; warps beyond the end of the row have no work.
+ASKED = r"ISETP\.(NE|EQ)\S* P\d, PT, \S+, 0x4,"
+"""Asks whether results are finished as How::Unsharp, but not of those that go straight to a store.
+"""
 
-    What strips at an edge do besides, in the same loop, is left out.
+
+def block_strips(launch: Launch) -> Work:
+    """The same where the threads of a block do, some rows at a time; see BlockStrips.
+
+    Each strip begins with rows that make no results yet, the first of them zeros. What warps at an
+    edge do besides, in the same loop, is left out.
     """
     params = _params(launch)
     images, strip = params["images"], params["strips"]
-    row, height = int(images["width"]) * int(images["channels"]), int(images["height"])
-    columns, beside = int(strip["columns"]), int(strip["before"]) + int(strip["behind"])
-    own = math.prod(launch.block) // sass.WARP
-    down, across = int(strip["down"]), int(strip["across"])
-    last = math.ceil((row - (across - 1) * columns + beside) / (columns + beside) * own)
-    lines = height + down * (int(strip["above"]) + int(strip["below"]))
-    busy = (across - 1) * own + min(last, own)
-    reads = lines / height * (row + across * beside) / row
-    return Work((Part(int(images["planes"]) * lines * busy * stores, per="STG"),), reads, ahead)
+    planes, height = int(images["planes"]), int(images["height"])
+    each, lanes, rows, beside, above, below = map(int, strip.tolist()[1:])
+    threads, together = math.prod(launch.block), rows_at_once(launch.variant)
+    first = np.arange(each) * (threads - 2 * beside) // lanes
+    longest = np.clip(height - first * rows, 0, rows)
+    made = int((-(-longest // together) * together).sum())
+    before = each * (above + below + together)
+    trips = planes * threads / sass.WARP / together
+    finish = params["finish"]
+    straight = finish["how"] == HOW["sum"] and not finish["offset"]
+    parts = (
+        Part(made * trips, avoid=ASKED if straight else None),
+        Part(before * trips, "LDG", "BAR"),
+    )
+    reads = (made + before) * threads / (height * (lanes - 2 * beside))
+    return Work(parts, reads, ahead=1)
 
 
 def _pool_tile(launch: Launch) -> Work:
@@ -211,6 +233,24 @@ def _dense_any(launch: Launch) -> Work:
     return Work((Part(trips),), reads=(height + chunks * (rows - 1)) / rows)
 
 
+def _separable_any(launch: Launch) -> Work:
+    """A block loads a tile, sums columns of four rows at once, then rows by entries."""
+    params, each = _params(launch), 4 if launch.variant.arguments[1] == "float" else 2
+    height, entries = int(params["height"]), int(params["entries"])
+    jobs, packs = int(params["tiling"]["jobs"]), int(params["middle_packs"])
+    warps, itemsize = launch.block[1], launch.arguments[0].dtype.itemsize
+    rows, columns = warps * each, packs * (8 // each)
+    chunks = -(-height // int(params["chunk_height"]))
+    lines = chunks * (rows - 1) + height
+    parts = (
+        Part(jobs * packs * rows / 4 / sass.WARP * -(-height // 4)),
+        Part(float(jobs * warps * each // 2 * entries), r"LDS\.128", avoid="STS"),
+        Part(jobs * lines * columns * itemsize / 16 / 4 / sass.WARP, r"LDG\.E\.128"),
+        Part(float(jobs * warps), "STG"),
+    )
+    return Work(parts, reads=jobs * lines * columns / launch.arguments[0].size)
+
+
 def _dense_strip(launch: Launch) -> Work:
     element, _, size, channels = launch.variant.arguments
     two = int(size) < 7 or (int(size) == 7 and element not in ("uint16", "float16"))
@@ -223,13 +263,71 @@ def _gradient_strip(launch: Launch) -> Work:
     return replace(work, parts=tuple(part for part in work.parts if part.pick != "edge inner"))
 
 
+def _morph_small(launch: Launch) -> Work:
+    """As `_gradient_strip`: lanes fetch the elements beside the ends together, in the same loop."""
+    work = strips(launch, ahead=2)
+    return replace(work, parts=tuple(part for part in work.parts if part.pick != "edge inner"))
+
+
+def _morph_blocks(launch: Launch) -> Work:
+    """Four rows a trip. Rows above a strip go but some of the way, the first half of them of two
+    steps no further than what waits in shared memory; at an edge of the image all count whole.
+    """
+    params = _params(launch)
+    images, strip = params["images"], params["strips"]
+    row, height, planes = int(images["width"]), int(images["height"]), int(images["planes"])
+    rows, columns, above, below, side = (
+        int(strip[name]) for name in ("rows", "columns", "above", "below", "before")
+    )
+    starts, twice = range(0, height, rows), launch.variant.arguments[0] == "Boxes::Twice"
+    edges = [x < side or x + columns + side > row for x in range(0, row, columns)]
+    ends = [y < above or y + min(rows, height - y) + below > height for y in starts]
+    trips = [-(-min(rows, height - y) // 4) for y in starts]
+    first = 2 * above // 4
+    inner = sum(t for t, end in zip(trips, ends, strict=True) if not end)
+    beside, whole = len(edges) - sum(edges), len(starts) - sum(ends)
+    outer = len(edges) * sum(first + t for t in trips) - beside * (inner + first * whole)
+    parts = (
+        Part(4.0 * planes * beside * inner, per="STG"),
+        Part(planes * beside * whole * first / (1 + twice), avoid="STG|SHFL"),
+        Part(planes * beside * whole * first / 2 * twice, avoid="STG"),
+        Part(4.0 * planes * outer, "edge", per="STG"),
+    )
+    lines = sum(min(rows, height - y) + above + below for y in starts)
+    reads = lines / height * (row + 2 * side * len(edges)) / row
+    return Work(tuple(part for part in parts if part.trips), reads, ahead=4)
+
+
 def _separable_bytes(launch: Launch) -> Work:
-    """Four rows of the middle at once; of larger windows, a loop takes them to results."""
-    work = block_strips(launch, ahead=4)
+    """Of larger windows, an inner loop takes four rows of the middle to results, one a trip."""
+    work = block_strips(launch)
     if int(launch.variant.arguments[0]) <= 15:
         return work
-    lines = work.parts[0].trips
-    return replace(work, parts=(Part(lines / 4, "IDP"), Part(lines, "STG", per="STG")), ahead=1)
+    main, before = work.parts
+    inner = Part(4 * main.trips, "STG")
+    return replace(work, parts=(replace(main, avoid=None), inner, before))
+
+
+def _separable_tensor(launch: Launch) -> Work:
+    """A block marches down a strip 16 rows at a time; a warp with any results makes 128 a row.
+
+    Strips at an edge ask for rows one by one, and the elements beside an end.
+    """
+    params = _params(launch)
+    images, strip = params["images"], params["strips"]
+    row, height = int(images["width"]) * int(images["channels"]), int(images["height"])
+    planes, rows, columns = int(images["planes"]), int(strip["rows"]), int(strip["columns"])
+    side, above = int(strip["before"]), int(strip["above"])
+    own = [min(rows, height - y) for y in range(0, height, rows)]
+    steps = planes * sum(-(-r // 16) for r in own)
+    asked = planes * 16 * sum(-(-r // 16) + above // 8 for r in own)
+    ends = sum(x < side or x + columns + side > row for x in range(0, row, columns))
+    parts = (
+        Part(float(steps * -(-row // 128)), "HMMA"),
+        Part(float(asked * ends), r"LDG\.E\.U8", cached=True),
+    )
+    reads = asked / (planes * height) * (row + 2 * side * int(strip["across"])) / row
+    return Work(tuple(part for part in parts if part.trips), reads, ahead=1)
 
 
 TOEPLITZ_STORES = {
@@ -341,7 +439,80 @@ def _sliding(launch: Launch) -> Work:
     live = 3 * (int(first["height"]) + 8) * lanes * pack * source.dtype.itemsize
     again = 1 if live <= L1_BYTES else 2
     read = jobs * lanes * pack * (again * made[0] + above[0])
-    return Work(parts, reads=read / source.size, ahead=4)
+    images, planes = first["images"], jobs // (int(first["down"]) * int(first["across"]))
+    pixels = planes * int(images["height"]) * int(images["width"]) * int(images["channels"])
+    return Work(parts, reads=read / pixels, ahead=4)
+
+
+def _window_lanes(launch: Launch) -> Work:
+    """A warp marches down a strip, as in `_sliding`, after it has met the first window's rows.
+
+    Where lanes copy elements from inside the image, the whole warp goes that way. What strips do
+    besides above and below the image is left out.
+    """
+    params = _params(launch)
+    windows, source = params["windows"], launch.arguments[0]
+    names = ("jobs", "rows", "height", "top", "lanes", "packs", "beside", "bands", "down")
+    jobs, rows, height, top, lanes, packs, beside, bands, down = (int(windows[n]) for n in names)
+    itemsize = source.dtype.itemsize
+    pack = 4 if itemsize == 4 else 8
+    place = np.arange(jobs)[:, None] * (sass.WARP - 2 * beside) + np.arange(sass.WARP)
+    band, lane = np.divmod(place, lanes)
+    inside = (lane >= beside) & (lane < beside + packs) & (band < bands)
+    # One value outside is nobody's copy.
+    one = int(windows["images"]["border"]) == list(Border).index(Border.CONSTANT)
+    copying = 0 if one else int(np.any(~inside, axis=1).sum())
+    parts = (
+        Part(float((jobs - copying) * rows), "STG", per="STG"),
+        Part(float(copying * rows), "STG", rf"LDG\.E\.{8 * pack * itemsize}", per="STG"),
+        Part(float(jobs * math.ceil((height - 1) / RISE)), "LDG", "STG"),
+        Part(jobs * rows / RISE * int(windows["blocks"]), r"LDS\.128", "STG"),
+    )
+    first = band[inside] % down * rows - top
+    last = np.minimum(first + rows + height - 1 + RISE, int(windows["images"]["height"]))
+    met = int((last - np.maximum(first, 0)).sum())
+    resident = min(RESIDENT[itemsize], math.ceil(jobs / MULTIPROCESSORS))
+    live = resident * (height + 2 * RISE) * sass.WARP * pack * itemsize
+    if live > L1_BYTES:
+        met += int((np.minimum(first + rows, last) - np.maximum(first, 0)).sum())
+    return Work(tuple(part for part in parts if part.trips), met * pack / source.size, ahead=RISE)
+
+
+def _window_channels(launch: Launch) -> Work:
+    """A block marches down a strip, whose threads reduce columns, then rows, of one trip.
+
+    What strips do besides above and below the image is left out.
+    """
+    params = _params(launch)
+    windows, source = params["windows"], launch.arguments[0]
+    names = ("slices", "across", "down", "rows", "columns", "cells", "height", "width", "top")
+    slices, across, down, rows, columns, cells, height, width, top = map(
+        int, (windows[name] for name in names)
+    )
+    planes, image_height, image_width, channels = map(
+        int, (windows["images"][name] for name in ("planes", "height", "width", "channels"))
+    )
+    own, itemsize = math.prod(launch.block) // sass.WARP, source.dtype.itemsize
+    bands = planes * slices * across * down
+    trips = float(bands * own * rows) / RISE
+    pieces = 2 if launch.variant.kernel == "mean_channels" and itemsize == 2 else 1
+    parts = (
+        Part(trips * RISE, "STG", per="STG"),
+        Part(trips * (width - SIDE) * pieces, r"LDS\.128", "STG", r"LDS\.128"),
+        Part(trips * int(windows["blocks"]) * pieces, r"LDS\.128", "STG", r"LDS\.128"),
+        Part(float(bands * own * math.ceil((height - 1) / RISE)), "LDG", "STG"),
+    )
+    x = np.arange(across) * columns - int(windows["left"])
+    met = int((np.minimum(x + cells, image_width) - np.maximum(x, 0)).sum())
+    first = np.arange(down) * rows - top
+    last = np.minimum(first + rows + height - 1 + RISE, image_height)
+    lines = int((last - np.maximum(first, 0)).sum())
+    resident = min(RESIDENT[itemsize] // own, math.ceil(bands / MULTIPROCESSORS)) * own
+    pack = 4 if itemsize == 4 else 8
+    if resident * (height + 2 * RISE) * sass.WARP * pack * itemsize > L1_BYTES:
+        lines += int((np.minimum(first + rows, last) - np.maximum(first, 0)).sum())
+    reads = planes * channels * met * lines / source.size
+    return Work(tuple(part for part in parts if part.trips), reads, ahead=RISE)
 
 
 L1_BYTES = 100 << 10
@@ -386,13 +557,81 @@ def _rank_bits(launch: Launch) -> Work:
     return Work(parts, ahead=1, traffic=(read, written * itemsize))
 
 
+def _chain(launch: Launch) -> Work:
+    """A block loads a tile, sweeps over it step by step and stores what is left.
+
+    Tiles at an edge of the image read element by element, and fill what each step finds outside.
+    Waiting at barriers is left out.
+    """
+    params = _params(launch)
+    images, integers = params["images"], launch.variant.arguments[0].startswith("u")
+    channels, jobs = int(images["channels"]), int(params["tiling"]["jobs"])
+    steps = params["sweep"][: int(params["sweeps"])]
+    down, across = (int(params["tiling"][name]) for name in ("down", "across"))
+    tile_rows, tile_columns = int(params["tile_rows"]), int(params["tile_columns"])
+
+    def outside(step: Any, rows: int, height: int, width: int) -> float:
+        """Share of the tiles whose region before a step reaches beyond its image."""
+        y = np.arange(down) * tile_rows * int(step["scale_y"]) + int(step["from_y"])
+        x = np.arange(across) * tile_columns // channels * int(step["scale_x"])
+        x += int(step["from_x"])
+        inside_y = (y >= 0) & (y + rows <= height)
+        inside_x = (x >= 0) & (x + int(step["in_columns"]) // channels <= width)
+        return float(1 - inside_y.mean() * inside_x.mean())
+
+    rows, columns = int(params["in_rows"]), int(steps[0]["in_columns"])
+    away = outside(steps[0], rows, int(images["height"]), int(images["width"]))
+    cells = jobs * rows * -(-columns // sass.WARP)
+    parts = [
+        Part(jobs * (1 - away) * -(-rows // 4) * -(-columns // 128), "LDG"),
+        Part(cells * away, holds=(("LDG", 1), ("STS", 1))),
+        Part(jobs * tile_rows * -(-tile_columns // 128), holds=(("STG", 1), ("LDS", 1))),
+    ]
+    for step in steps:
+        if step["fills"]:
+            away = outside(step, rows, int(step["height"]), int(step["width"]))
+            filled = rows * -(-int(step["in_columns"]) // sass.WARP)
+            bare = (("STS", 1), ("LDS", 0), ("LDG", 0), ("FFMA", 0))
+            parts.append(Part(jobs * away * filled, cached=True, holds=bare))
+        rows, columns = int(step["rows"]), int(step["columns"])
+        together, holds = _sweep(int(step["form"]), channels, integers)
+        parts.append(Part(jobs * -(-rows // together) * -(-columns // 128), holds=holds))
+    reads = jobs * int(params["in_rows"]) * int(steps[0]["in_columns"])
+    return Work(tuple(part for part in parts if part.trips), reads / launch.arguments[0].size)
+
+
+def _sweep(form: int, channels: int, integers: bool) -> tuple[int, tuple[tuple[str, int], ...]]:
+    """(rows of a lane and trip, what the loop holds for them) of a sweep of packs."""
+    kind, size = next(key for key, number in chains.FORMS.items() if number == form)
+    if kind == "gradient":
+        return 4, (("STS", 4), ("MUFU", 16))
+    if kind == "pairs":
+        return 1, (("STS", 1), ("LDS", 4), ("FFMA", 0))
+    if kind != "sum":
+        raise LookupError(f"sweeps of {kind} have no line")
+    height, width = size
+    together = 4 if height > width else 1 if height == 1 else 2
+    # Integers: rounded between two sweeps, else scaled, rounded and saturated.
+    ending = (4 if height > width else 8) * integers
+    loads = (together + height - 1) * -(-(4 + (width - 1) * channels) // 4)
+    products = together * (4 * height * width + ending)
+    return together, (("STS", together), ("LDS", loads), ("FFMA", products), ("MUFU", 0))
+
+
 WORK: dict[str, Callable[[Launch], Work]] = {
     "box_strip": _sliding,
+    "chain": _chain,
     "dense_any": _dense_any,
     "dense_strip": _dense_strip,
     "gradient_strip": _gradient_strip,
+    "extreme_channels": _window_channels,
+    "extreme_lanes": _window_lanes,
+    "mean_channels": _window_channels,
+    "mean_lanes": _window_lanes,
     "median": _median_tiles,
+    "morph_blocks": _morph_blocks,
     "morph_pair": _sliding,
+    "morph_small": _morph_small,
     "morph_strip": _sliding,
     "median_strip": strips,
     "pool_channels": _pool_channels,
@@ -403,9 +642,11 @@ WORK: dict[str, Callable[[Launch], Work]] = {
     "rank_counts": _rank_counts,
     "rank_entries": _rank_entries,
     "rank_sort": _rank_sort,
+    "separable_any": _separable_any,
     "separable_bytes": _separable_bytes,
     "separable_odd": block_strips,
-    "separable_strip": lambda launch: block_strips(launch, ahead=2),
+    "separable_strip": block_strips,
+    "separable_tensor": _separable_tensor,
     "toeplitz_roll": _toeplitz,
     "toeplitz_still": _toeplitz,
 }

@@ -142,13 +142,24 @@ def filter2d(
     Returns
     -------
     Array of the images' shape and dtype, living where `images` lives.
+
+    Raises
+    ------
+    ValueError : `algorithm="tensor"` asks for what tensor cores do not take: other dtypes than the
+        above or another `out_dtype`, fewer than 7 taps along both axes or more than 255 along one,
+        weights that lose too much, a kernel of rank 1 unless it fits `separable_filter2d`'s.
     """
     own = {"anchor": anchor, "delta": delta, "precision": precision, "algorithm": algorithm}
     return _apply(plan_filter, images, kernel, own=own, **common)
 
 
 def separable_filter2d(
-    images: Array, kernel_y: Any, kernel_x: Any, **common: Unpack[Common]
+    images: Array,
+    kernel_y: Any,
+    kernel_x: Any,
+    *,
+    algorithm: str = "auto",
+    **common: Unpack[Common],
 ) -> Array:
     """Slide the kernel outer(kernel_y, kernel_x) over every image, one axis after the other.
 
@@ -157,12 +168,19 @@ def separable_filter2d(
     images : (..., H, W), or (..., H, W, C) with `channel_axis=-1`.
     kernel_y : (KH,) weights along the height.
     kernel_x : (KW,) weights along the width.
+    algorithm : "auto", "direct", or "tensor": tensor cores for up to 33 fractional weights along
+        either axis, on uint8 images. The results are the same.
 
     Returns
     -------
     Array of the images' shape and dtype.
+
+    Raises
+    ------
+    ValueError: tensor cores are asked for and do not take these images or weights.
     """
-    return _apply(plan_separable_filter, images, kernel_y, kernel_x, **common)
+    own = {"algorithm": algorithm}
+    return _apply(plan_separable_filter, images, kernel_y, kernel_x, own=own, **common)
 
 
 def gaussian_blur(
@@ -170,6 +188,7 @@ def gaussian_blur(
     sigma: float | Sequence[float],
     *,
     truncate: float = 4.0,
+    algorithm: str = "auto",
     **common: Unpack[Common],
 ) -> Array:
     """Blur with a Gaussian bell.
@@ -179,12 +198,17 @@ def gaussian_blur(
     images : (..., H, W), or (..., H, W, C) with `channel_axis=-1`.
     sigma : spread in pixels, one value or (y, x); 0 leaves that axis alone.
     truncate : the bell is cut off after this many sigmas.
+    algorithm : as of `separable_filter2d`.
 
     Returns
     -------
     Array of the images' shape and dtype.
+
+    Raises
+    ------
+    ValueError: tensor cores are asked for and do not take these images or weights.
     """
-    return _apply(_plan_gaussian, images, sigma, truncate, **common)
+    return _apply(_plan_gaussian, images, sigma, truncate, own={"algorithm": algorithm}, **common)
 
 
 @remembered("images")

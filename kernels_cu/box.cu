@@ -79,7 +79,7 @@ __device__ __forceinline__ Staged mean_of(A sum, const Mean& mean) {
 struct BoxStripParams {
     Sliding sliding;
     Mean mean;
-    float inverse;  // of the count
+    float inverse;  // of the count; of SMALL boxes in whole units of 2^-24
     int by_inverse; // its product with any sum is rounded as the quotient is
     uint32 mask;    // toggled in integers' bits: what makes signed ones unsigned
 };
@@ -165,11 +165,13 @@ struct Sums {
         }
     }
 
-    // The mean of bytes, in the lowest 8 bits, behind those of 3 * 2^22: of a sum below 2^23 that is
-    // the mantissa of a float from 2^23 on.
+    // The mean of bytes, in the lowest 8 bits of a float; the sum, below 2^23, is the mantissa of one
+    // from 2^23 on. Of SMALL boxes see WindowSums in common/window_works.cuh.
     __device__ __forceinline__ uint32 byte_of(uint32 bits) const {
-        const float exact = __uint_as_float(bits) - 8388608.0f;
-        return __float_as_uint(__fmaf_rn(exact, params.inverse, 12582912.0f));
+        const float inverse = params.inverse, sum = __uint_as_float(bits);
+        if constexpr (SMALL)
+            return __float_as_uint(__fmaf_rn(sum, inverse, 8388608.0f - 8388608.0f * inverse));
+        return __float_as_uint(__fmaf_rn(sum - 8388608.0f, inverse, 12582912.0f));
     }
     static __device__ __forceinline__ uint32 four_bytes(uint32 a, uint32 b, uint32 c, uint32 d) {
         return __byte_perm(__byte_perm(a, b, 0x0040), __byte_perm(c, d, 0x0040), 0x5410);

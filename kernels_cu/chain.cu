@@ -12,11 +12,11 @@
 // same order as in dense.cu, separable.cu and the strips of gradients.
 //
 // A warp takes some rows of a region, a lane four neighbours of each, which it marches down. On
-// sm_90 the issue of instructions is the limit: a cell of uint8 takes about 9 to load, 15 in a sweep
-// of nine taps, 19 in one of a gradient, 13 to store; of float32 8, 13, 40 (hypot) and 12. A
+// sm_90 the issue of instructions is the limit: a cell of uint8 takes about 9 to load, 17 in a sweep
+// of nine taps, 19 in one of a gradient, 13 to store; of float32 8, 12, 41 (hypot) and 12. A
 // Gaussian of 9 × 9, Sobel's magnitude and a 2 × 2 pool of a large image, in tiles whose halos cost
-// 1.7, 1.2, 1.2 and 1.07 times their pixels, are 79 a pixel of uint8 and 96 of float32. At 128 a
-// clock an H200 makes 0.42 and 0.35 Tpx/s of that. What three launches read and write allows 0.82
+// 1.7, 1.2, 1.2 and 1.07 times their pixels, are 82 a pixel of uint8 and 99 of float32. At 128 a
+// clock an H200 makes 0.41 and 0.34 Tpx/s of that. What three launches read and write allows 0.82
 // and 0.2: so bytes share a launch where images are small, and floats always.
 #include "common/convert.cuh"
 #include "common/hidden.cuh"
@@ -24,6 +24,15 @@
 
 constexpr int THREADS = 256, WARPS = THREADS / 32;
 constexpr int Q = 4;  // neighbours of a thread
+
+// Blocks of a multiprocessor that there shall be registers for: while one loads, others sweep.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800 && __CUDA_ARCH__ < 1200
+template <typename T, int C>
+constexpr int BLOCKS = Scalar<T>::integer || (__CUDA_ARCH__ == 900 && C != 3) ? 3 : 2;
+#else
+template <typename T, int C>
+constexpr int BLOCKS = 2;
+#endif
 
 // Twins of the constants in gpuconv/backends/cuda/chain.py.
 constexpr int MOST_SWEEPS = 8, MOST_TAPS = 25;
@@ -231,9 +240,11 @@ __device__ __forceinline__ float magnitude(float down, float across) {
             int(uint32(a) * uint32(a) + uint32(b) * uint32(b) - uint32(root) * uint32(root));
         return float(min(max(root + (missing > root) - (missing <= -root), 0), 65535));
     } else {
-        if constexpr (same_type<T, float16>) {  // whose squares float holds
-            const float square = __fmaf_rn(across, across, down * down);
-            if (square < 1e30f) return as_stored<T>(quick_root(square));
+        if constexpr (same_type<T, float16>) {
+            // Float holds the squares. Infinity beside NaN is infinity, as hypot has it.
+            const float larger = fmaxf(fabsf(across), fabsf(down));
+            const float root = quick_root(__fmaf_rn(across, across, down * down));
+            return as_stored<T>(larger > 1e30f ? larger : root);
         }
         return as_stored<T>(hypotf(down, across));
     }
@@ -267,14 +278,15 @@ struct GradientSweep {
                             below = lines[(r + 2) % 3][n];
                 smooth[n] = __fmaf_rn(outer, above + below, inner * own);
                 difference[n] = below - above;
-                // The pixel in the middle has no weight, but its NaN and Inf shall be seen.
+                // What lies in the middle has no weight, but its NaN and Inf shall be seen.
                 if constexpr (!Scalar<T>::integer)
                     difference[n] = __fmaf_rn(0.0f, own, difference[n]);
             }
             Pack<float, Q> results;
 #pragma unroll
             for (int q = 0; q < Q; ++q) {
-                const float across = smooth[q + 2 * C] - smooth[q];
+                float across = smooth[q + 2 * C] - smooth[q];
+                if constexpr (!Scalar<T>::integer) across = __fmaf_rn(0.0f, smooth[q + C], across);
                 const float down = __fmaf_rn(outer, difference[q] + difference[q + 2 * C],
                                              inner * difference[q + C]);
                 results.values[q] = magnitude<T>(down, across);
@@ -619,7 +631,7 @@ __device__ __forceinline__ void store_pixels(T* output, const float* results,
 }
 
 template <typename T, int C>
-__global__ void __launch_bounds__(THREADS, 2)
+__global__ void __launch_bounds__(THREADS, BLOCKS<T, C>)
     chain(const T* input, T* output, const ChainParams params) {
     DYNAMIC_SHARED(float, shared);
     const Images& images = params.images;

@@ -4,7 +4,7 @@
 //                 the input rows of its outputs and meets each pixel once
 //   dense_small   3x3, 5x5 and 7x7 over one channel: the same march, unrolled, with the weights
 //                 among the parameters; for rows that do not begin at multiples of 16 bytes
-//   dense_strip   the same sizes over 1, 3 or 4 interleaved channels, and up to 15x15 over one,
+//   dense_strip   the same sizes over up to 4 interleaved channels, and up to 15x15 over one,
 //                 where rows do: a warp marches down a strip (see common/strip.cuh), all that it
 //                 keeps lies in registers
 //

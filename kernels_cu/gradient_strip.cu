@@ -52,13 +52,14 @@ struct Gradients {
         for (int i = 0; i < N + 2 * C; ++i) {
             s[i] = combine(outer, above[i] + below[i], inner * own[i]);
             d[i] = below[i] - above[i];
-            // The pixel in the middle has no weight, but its NaN and Inf shall be seen.
+            // What lies in the middle has no weight, but its NaN and Inf shall be seen.
             if constexpr (!Scalar<T>::integer) d[i] = combine(A(0), own[i], d[i]);
         }
         A results[N];
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            const A across = s[i + 2 * C] - s[i];
+            A across = s[i + 2 * C] - s[i];
+            if constexpr (!Scalar<T>::integer) across = combine(A(0), s[i + C], across);
             const A down = combine(outer, d[i] + d[i + 2 * C], inner * d[i + C]);
             results[i] = magnitude_of(across, down);
         }
@@ -157,13 +158,13 @@ struct Gradients<uint8, C> {
 // Which elements answer beside the ends of a row: found once a strip, for the lanes there.
 template <typename T, int N, int C, bool INSIDE>
 struct EdgeElements {
-    bool first, last, whole;
+    bool first, last, known;
     int before[C], behind[C];
 
     __device__ __forceinline__ EdgeElements(const Images& images, int x)
         : first(!INSIDE && x == 0),
           last(!INSIDE && x + N == images.row_elements()),
-          whole(x + N <= images.row_elements()) {
+          known(last || x + N + StripRow<T, N, C>::HALO <= images.row_elements()) {
         if constexpr (INSIDE) return;
         if (!first && !last) return;
 #pragma unroll 1
@@ -177,11 +178,12 @@ struct EdgeElements {
         }
     }
 
-    // Whether `row` is whole now: not where all of it, or a lane's own elements, are the border's.
+    // Whether `row` is whole now: not where all of it is the border's, or the row ends amid what
+    // the lane reads.
     template <typename Reader>
     __device__ __forceinline__ bool fill(typename Reader::Row& row, const Reader& reader) const {
         if constexpr (INSIDE) return true;
-        if (row.number < 0 || !whole) return false;
+        if (row.number < 0 || !known) return false;
         const T* elements = reader.reader.plane + row.number * reader.reader.images.input.row;
         if (first) row.before[0] = gathered<Reader>(elements, before, Reader::PACK - C, reader);
         if (last) row.behind[0] = gathered<Reader>(elements, behind, 0, reader);

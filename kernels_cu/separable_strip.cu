@@ -5,9 +5,11 @@
 //   separable_odd     floats, of any odd numbers of taps up to 31, told when it is launched
 //   separable_bytes   uint8
 //
-// A block marches down a strip; a thread owns N neighbouring elements of a row. Sums along H are the
-// middle, whose rows go by way of shared memory to the threads on either side, which sum them along
-// W. Two buffers in turn, also from one strip to the next, need one barrier a row or group.
+// A block marches down the image a few rows at a time; a thread owns N neighbouring elements of a
+// row. Sums along H are the middle, whose rows go by way of shared memory to the threads on either
+// side, which sum them along W. Two buffers in turn, also from one strip to the next, need one
+// barrier for the rows of a trip. A trip ends the usual way, straight to a store, or asks what else
+// is to be done; no loop lies within, as its weights would take the uniform registers of the rest.
 //
 // separable_strip, separable_odd: each row read joins the K - 1 column sums that are under way.
 // Sum j of a thread waits for j + 1 more rows,
@@ -15,23 +17,73 @@
 //   sum[j] = sum[j + 1] + column[K - 2 - j] * row
 //
 // so that no register changes its meaning, and the loop over rows needs no unrolling. 2K of about
-// 2K + 8 (float16) or 2K + 18 (float) instructions an output are FMAs, and sm_90 issues 128 lanes a
-// clock: float16 of 15 taps stops at 3.3 outputs a clock and multiprocessor, float of 31 at 1.6;
-// a copy makes 4.1 and 2.1. uint16 is summed in double, 64 lanes a clock: 7 taps stop at 3.8.
+// 2K + 5 (float16) or 2K + 10 (float) instructions an output are FMAs, and sm_90 issues 128 lanes a
+// clock: with threads that only neighbours need and rows that strips share, float16 of 15 taps
+// stops at 3.4 outputs a clock and multiprocessor, float of 31 at 1.5; a copy makes 4.1 and 2.1.
+// uint16 is summed in double, 64 lanes a clock: 7 taps stop at 3.9.
 //
 // separable_bytes: rows come in groups of four, turned so that a word holds four pixels of a
 // column. IDP.2A multiplies two of them by weights of 16 bits, exactly: (K + 1) / 2 instructions
-// instead of K and a conversion. With K FMAs along W, 2 for rounding the middle and half an F2IP:
-// 12, 19 and 32 instructions an output for 3, 7 and 15 taps, which stop at 10, 6.7 and 4.0 outputs
-// a clock and multiprocessor; a copy makes 8.2.
+// instead of K and a conversion. With K FMAs along W, 2 for rounding the middle, half an F2IP and
+// about 3 for all else: 10, 17 and 30 instructions an output for 3, 7 and 15 taps, which stop at
+// 11.9, 7.3 and 4.1 outputs a clock and multiprocessor; a copy makes 8.2.
 #include "common/linear.cuh"
 #include "common/strip.cuh"
 
 constexpr int MOST_TAPS = 32, MOST_BYTE_TAPS = 42, MOST_ODD = 31;
 
-// Of a block: few enough that a strip seldom reaches far beyond a row's end, and many enough that
-// the elements read on either side are few beside its own.
+// Of a block: few enough that several fit a multiprocessor, and many enough that the threads that
+// its neighbours repeat are few.
 constexpr int STRIP_WARPS = 4, STRIP_THREADS = 32 * STRIP_WARPS;
+
+__device__ constexpr int round_up(int value, int unit) {
+    return (value + unit - 1) / unit * unit;
+}
+__device__ constexpr int floor_divide(int value, int unit) {
+    return value < 0 ? -((unit - 1 - value) / unit) : value / unit;
+}
+
+// Twin of BLOCK_STRIPS in gpuconv/backends/cuda/separable_strips.py.
+//
+// The threads of all blocks of a plane lie in a row in the band of `rows` rows from the plane's
+// first on, then in the next band: none has elements beyond a row's end but for `beside` threads at
+// either end of a band, and those that a plane's last block has left. Of a block, `beside` threads
+// at either end make what their neighbours need, and write nothing; so blocks overlap.
+struct BlockStrip {
+    int64 plane;
+    int x, y, rows;  // of the thread's band; no rows beyond the last band
+    int results;     // rows that the thread writes: all or none
+    int longest;     // most rows of a thread of the block
+    bool inside;     // all that the warp reads lies in the image
+};
+struct BlockStrips {
+    int64 jobs;
+    int each, lanes;  // jobs of a plane; threads of a band
+    int rows, beside;
+    int above, below;  // rows that are read besides
+
+    // N elements a thread, ROWS rows at a time. Every thread of the block must call it.
+    template <int N, int ROWS>
+    __device__ __forceinline__ BlockStrip at(int64 job, const Images& images) const {
+        const int64 plane = job / each;
+        const int first = int(job - plane * each) * (STRIP_THREADS - 2 * beside);
+        const int rank = threadIdx.x, band = (first + rank) / lanes;
+        const int place = first + rank - band * lanes - beside;
+        BlockStrip strip = {plane, place * N, band * rows};
+        strip.rows = min(rows, images.height - strip.y);
+        strip.longest = min(rows, images.height - first / lanes * rows);
+        if (strip.rows <= 0) strip.x = strip.y = strip.rows = 0;
+        const bool writes = rank >= beside && rank < STRIP_THREADS - beside && strip.x >= 0 &&
+                            strip.x < images.row_elements();
+        strip.results = writes ? strip.rows : 0;
+        const int reads = round_up(strip.longest, ROWS) + ROWS + below;
+        const bool inside = __all_sync(FULL_WARP, strip.y >= above && strip.x >= 0 &&
+                                                      strip.y + reads <= images.height &&
+                                                      strip.x + N <= images.row_elements());
+        strip.inside = __shfl_sync(FULL_WARP, int(inside), 0);
+        return strip;
+    }
+};
 
 // How sums become results. Twin of the fields in gpuconv/backends/cuda/separable_strips.py.
 template <typename A>
@@ -46,7 +98,7 @@ struct StripFinish {
 template <typename A>
 struct SeparableStripParams {
     Images images;
-    Strips strips;
+    BlockStrips strips;
     StripFinish<A> finish;
     A scale, magic;  // integers: the middle is sum * scale, rounded by adding `magic`, if any
     A column[MOST_TAPS], row[MOST_TAPS];
@@ -55,7 +107,7 @@ struct SeparableStripParams {
 // Twin of ODD_PARAMS in gpuconv/backends/cuda/separable_strips.py.
 struct SeparableOddParams {
     Images images;
-    Strips strips;
+    BlockStrips strips;
     StripFinish<float> finish;
     int height, width;
     float last, column[MOST_ODD - 1];  // the last tap along H; those before it, backwards
@@ -65,7 +117,7 @@ struct SeparableOddParams {
 // Twin of BYTES_PARAMS in gpuconv/backends/cuda/separable_strips.py.
 struct SeparableBytesParams {
     Images images;
-    Strips strips;
+    BlockStrips strips;
     StripFinish<float> finish;
     // Sums begin with `start`: the bits of 2^23, and so much that none is negative. So they are the
     // bits of floats, and the middle is that float * scale + up, rounded if need be, - down.
@@ -76,45 +128,41 @@ struct SeparableBytesParams {
     float row[MOST_BYTE_TAPS];
 };
 
-__device__ constexpr int round_up(int value, int unit) {
-    return (value + unit - 1) / unit * unit;
-}
-__device__ constexpr int floor_divide(int value, int unit) {
-    return value < 0 ? -((unit - 1 - value) / unit) : value / unit;
-}
-
-// Reads the rows of a strip in turn, from `first` on: a thread's N elements from x on. Where they
-// straddle an edge or lie outside, `places` keeps for the whole strip which elements answer.
+// Reads the rows of a strip in turn, from the first that it needs: a thread's N elements from x on.
+// Where they straddle an edge or lie outside, `places` keeps for the whole strip which elements
+// answer. What a few instructions find again takes no register.
 template <typename T, int N>
 struct ThreadReader {
     const Images& images;
+    const BlockStrips& strips;
     const T *plane, *next;
     int* places;
-    int x, y, last;
-    bool inside, whole, idle;
+    int x, y;  // where the strip's results begin
+    bool inside;
 
-    __device__ __forceinline__ ThreadReader(const T* input, const Images& all, const Strip& strip,
-                                            int first, int rows, int x, int halo, int* places)
-        : images(all),
-          plane(input + all.plane_offset(all.input, strip.plane)),
-          next(plane + first * all.input.row + x),
+    __device__ __forceinline__ ThreadReader(const T* input, const Images& images,
+                                            const BlockStrips& strips, const BlockStrip& strip,
+                                            int* places)
+        : images(images),
+          strips(strips),
+          plane(input + images.plane_offset(images.input, strip.plane)),
+          next(plane + (strip.y - strips.above) * images.input.row + strip.x),
           places(places),
-          x(x),
-          y(first),
-          last(first + rows - 1),
-          inside(strip.inside),
-          whole(x >= 0 && x + N <= all.row_elements()),
-          idle(x >= all.row_elements() + halo) {
-        if (!whole && !idle) {
+          x(strip.x),
+          y(strip.y),
+          inside(strip.inside) {
+        if (!whole()) {
 #pragma unroll 1
             for (int n = 0; n < N; ++n) places[n * STRIP_THREADS] = map_element(images, x + n);
         }
     }
+    __device__ __forceinline__ bool whole() const {
+        return x >= 0 && x + N <= images.row_elements();
+    }
 
-    // The next rows, or the last once more. Every lane must call it.
+    // The next rows, from `below` y on; instead of rows that no result needs, others.
     template <int COUNT>
-    __device__ __forceinline__ void read(Words<T, N> (&rows)[COUNT]) {
-        static_assert((COUNT & (COUNT - 1)) == 0, "a power of two");
+    __device__ __forceinline__ void read(Words<T, N> (&rows)[COUNT], int below) {
         if (inside) {
 #pragma unroll
             for (int i = 0; i < COUNT; ++i) {
@@ -122,26 +170,22 @@ struct ThreadReader {
                 next += images.input.row;
             }
         } else {
-            // Each lane asks the border about one row.
-            const int wanted = min(y + int(threadIdx.x % COUNT), last);
-            const int answer = map_index(images.border, wanted, images.height);
-            y += COUNT;
+            const int last = min(y + strips.rows, images.height) + strips.below - 1;
 #pragma unroll
-            for (int i = 0; i < COUNT; ++i) {
-                const int from = COUNT == 1 ? answer : __shfl_sync(FULL_WARP, answer, i);
-                if (!idle) rows[i] = read_row(from);
-            }
+            for (int i = 0; i < COUNT; ++i)
+                rows[i] =
+                    read_row(map_index(images.border, min(y + below + i, last), images.height));
         }
     }
 
     __device__ __forceinline__ Words<T, N> read_row(int from) const {
         const T* row = plane + from * images.input.row;
-        if (from >= 0 && whole) return load_words<T, N>(row + x);
+        if (from >= 0 && whole()) return load_words<T, N>(row + x);
         const T value = images.value.template as<T>();
         Pack<T, N> pack;
 #pragma unroll
         for (int n = 0; n < N; ++n) {
-            const int place = from < 0 || whole ? -1 : places[n * STRIP_THREADS];
+            const int place = from < 0 || whole() ? -1 : places[n * STRIP_THREADS];
             pack.values[n] = place < 0 ? value : row[place];
         }
         Words<T, N> words;
@@ -206,7 +250,7 @@ __device__ __forceinline__ Words<T, N> finish_row(A (&sums)[N], const StripFinis
         // The row's own pixels are in the L1 cache yet.
         const T* from = reader.plane + y * reader.images.input.row + reader.x;
         Words<T, N> own = {};
-        if (reader.whole) {
+        if (reader.whole()) {
             own = load_words<T, N>(from);
         } else {
             Pack<T, N> pack;
@@ -233,12 +277,15 @@ __device__ __forceinline__ Words<T, N> finish_row(A (&sums)[N], const StripFinis
 
 // Words of sums that leave room in the registers of three blocks.
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
+template <typename A>
 constexpr int WORDS_OF_THREE = 104;  // more of the rest is kept in registers
 #else
-constexpr int WORDS_OF_THREE = 128;
+template <typename A>
+constexpr int WORDS_OF_THREE = sizeof(A) == 8 ? 104 : 128;
 #endif
 
-// How rows become the middle, and the middle results; `sums` are those along H under way.
+// How rows become the middle, and the middle results. Of ROWS rows, PART are read at a time, and
+// become as many rows of the middle; `State` is what a thread keeps of the rows before.
 
 // As many taps along either axis as are compiled.
 template <typename T, typename A, int K, int C>
@@ -246,30 +293,38 @@ struct FixedTaps {
     using Element = T;
     using Sum = A;
     using Params = SeparableStripParams<A>;
-    static constexpr int N = sizeof(A) == 8 ? 4 : 16 / int(sizeof(T)), SUMS = K - 1;
+    static constexpr int N = sizeof(A) == 4 ? 16 / int(sizeof(T)) : K <= 15 ? 4 : 2;
+    static constexpr int SUMS = K - 1;
+    static constexpr int ROWS = 2, PART = 1;
+    static constexpr bool ROLLED = false;
     // Blocks of a multiprocessor that there shall be registers for: the sums under way take most.
     static constexpr int WORDS = SUMS * N * int(sizeof(A)) / 4;
-    static constexpr int AHEAD = 2;  // rows that are read before they are needed
     static constexpr int BLOCKS =
-        WORDS <= 24 ? 5 : WORDS <= 56 ? 4 : WORDS <= WORDS_OF_THREE ? 3 : 2;
+        WORDS < 24 ? 5 : WORDS <= 56 ? 4 : WORDS <= WORDS_OF_THREE<A> ? 3 : 2;
+    // Whether there are registers for a thread's own part of the middle, too.
+    static constexpr bool OWN = WORDS < 104;
+    using State = A[SUMS][N];
+    using Fresh = A[N];
     const Params& params;
 
-    __device__ __forceinline__ int height() const { return K; }
-    __device__ __forceinline__ int halo() const { return round_up(K / 2 * C, N); }
-    __device__ __forceinline__ void down(A (&middle)[N], A (&sums)[SUMS][N],
-                                         const A (&fresh)[N]) const {
+    __device__ __forceinline__ void turn(Fresh& fresh, const Words<T, N> (&rows)[PART]) const {
+#pragma unroll
+        for (int n = 0; n < N; ++n) fresh[n] = widen_word<A>(rows[0], n);
+    }
+    __device__ __forceinline__ void down(A (&middle)[N], State& sums, const Fresh& fresh) const {
 #pragma unroll
         for (int n = 0; n < N; ++n) {
-            middle[n] = multiply_add(params.column[K - 1], fresh[n], sums[0][n]);
+            A sum = multiply_add(params.column[K - 1], fresh[n], sums[0][n]);
 #pragma unroll
             for (int j = 0; j < K - 2; ++j)
                 sums[j][n] = multiply_add(params.column[K - 2 - j], fresh[n], sums[j + 1][n]);
             sums[K - 2][n] = params.column[0] * fresh[n];
             if constexpr (Scalar<T>::integer)
-                middle[n] = multiply_add(params.scale, middle[n], params.magic) - params.magic;
+                sum = multiply_add(params.scale, sum, params.magic) - params.magic;
+            middle[n] = sum;
         }
     }
-    __device__ __forceinline__ void across(A (&results)[N], const A (&middle)[N],
+    __device__ __forceinline__ void across(A (&results)[N], const A* middle,
                                            const A* buffer) const {
         sum_middle<K, C>(results, middle, buffer, params.row);
     }
@@ -282,13 +337,18 @@ struct OddTaps {
     using Element = T;
     using Sum = float;
     using Params = SeparableOddParams;
-    static constexpr int N = 4, SUMS = MOST_ODD - 1, AHEAD = 1, BLOCKS = 3;
+    static constexpr int N = 4, SUMS = MOST_ODD - 1, ROWS = 1, PART = 1, BLOCKS = 3;
+    static constexpr bool ROLLED = false, OWN = true;
+    using State = float[SUMS][N];
+    using Fresh = float[N];
     const Params& params;
 
-    __device__ __forceinline__ int height() const { return params.height; }
-    __device__ __forceinline__ int halo() const { return params.strips.before; }
-    __device__ __forceinline__ void down(float (&middle)[N], float (&sums)[SUMS][N],
-                                         const float (&fresh)[N]) const {
+    __device__ __forceinline__ void turn(Fresh& fresh, const Words<T, N> (&rows)[PART]) const {
+#pragma unroll
+        for (int n = 0; n < N; ++n) fresh[n] = widen_word<float>(rows[0], n);
+    }
+    __device__ __forceinline__ void down(float (&middle)[N], State& sums,
+                                         const Fresh& fresh) const {
 #pragma unroll
         for (int n = 0; n < N; ++n) middle[n] = multiply_add(params.last, fresh[n], sums[0][n]);
         // Sums that are never reached stay zero, and the last one that is begins with that.
@@ -304,7 +364,7 @@ struct OddTaps {
                                                            : 0.0f);
         }
     }
-    __device__ __forceinline__ void across(float (&results)[N], const float (&middle)[N],
+    __device__ __forceinline__ void across(float (&results)[N], const float* middle,
                                            const float* buffer) const {
         constexpr int PACKS = (MOST_ODD / 2 * C + 3) / 4;
         float left[4 * PACKS], right[4 * PACKS];  // from the nearest on
@@ -337,65 +397,175 @@ struct OddTaps {
     }
 };
 
-// The strips of a block, row by row. Every thread of it must call it.
+// Four rows of four bytes to four columns, whose words hold the rows from the first up.
+__device__ __forceinline__ void turn_bytes(uint32* columns, uint32 a, uint32 b, uint32 c,
+                                           uint32 d) {
+    const uint32 ab = __byte_perm(a, b, 0x5140), cd = __byte_perm(c, d, 0x5140);
+    const uint32 high_ab = __byte_perm(a, b, 0x7362), high_cd = __byte_perm(c, d, 0x7362);
+    columns[0] = __byte_perm(ab, cd, 0x5410);
+    columns[1] = __byte_perm(ab, cd, 0x7632);
+    columns[2] = __byte_perm(high_ab, high_cd, 0x5410);
+    columns[3] = __byte_perm(high_ab, high_cd, 0x7632);
+}
+
+// Bytes in groups of four rows. The windows of a group of results begin EXTRA rows after the first
+// row of the OLD-th group before, so that they end in the group that has just been read.
+template <int K, int C>
+struct ByteTaps {
+    using Element = uint8;
+    using Sum = float;
+    using Params = SeparableBytesParams;
+    static constexpr int N = 8, ROWS = 4, PART = 4, OLD = (K + 1) / 4, EXTRA = ROWS * OLD - (K - 1);
+    static constexpr int BLOCKS = K < 16 ? 4 : 3;
+    static constexpr bool ROLLED = K > 15, OWN = K < 13;
+    using State = uint32[OLD + 1][N];
+    using Fresh = uint32[N];
+    const Params& params;
+
+    __device__ __forceinline__ void turn(Fresh& fresh, const Words<uint8, N> (&rows)[ROWS]) const {
+#pragma unroll
+        for (int w = 0; w < N / 4; ++w)
+            turn_bytes(fresh + 4 * w, rows[0].words[w], rows[1].words[w], rows[2].words[w],
+                       rows[3].words[w]);
+    }
+    __device__ __forceinline__ void push(State& columns, const Fresh& fresh) const {
+#pragma unroll
+        for (int old = 0; old <= OLD; ++old)
+#pragma unroll
+            for (int n = 0; n < N; ++n)
+                columns[old][n] = old < OLD ? columns[old + 1][n] : fresh[n];
+    }
+    // Row i of a group.
+    __device__ __forceinline__ void down(float (&middle)[N], const State& columns, int i) const {
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+            int sum = params.start;
+#pragma unroll
+            for (int m = 0; m <= K / 2; ++m) {
+                const int pair = m + (EXTRA + i) / 2;
+                const int weights = i % 2 ? params.odd[m] : params.even[m];
+                const uint32 four = columns[pair / 2][n];
+                sum = pair % 2 ? dot_bytes<1>(weights, four, sum)
+                               : dot_bytes<0>(weights, four, sum);
+            }
+            middle[n] = multiply_add(params.scale, __int_as_float(sum), params.up) - params.down;
+        }
+    }
+    __device__ __forceinline__ void across(float (&results)[N], const float* middle,
+                                           const float* buffer) const {
+        sum_middle<K, C>(results, middle, buffer, params.row);
+    }
+};
+
+// What sums along W begin with: integers' with the offset.
+template <typename T, typename A, int N>
+__device__ __forceinline__ void start(A (&results)[N], const StripFinish<A>& finish) {
+#pragma unroll
+    for (int n = 0; n < N; ++n) results[n] = Scalar<T>::integer ? finish.offset : A(0);
+}
+
+// x, which the compiler must keep: it would rather find it once more for every row.
+__device__ __forceinline__ int kept(int x) {
+    return __shfl_sync(FULL_WARP, x, threadIdx.x % 32);
+}
+
+// The strips of a block, ROWS rows at a time. Every thread of it must call it.
 template <typename Taps>
 __device__ __forceinline__ void march(const typename Taps::Element* input,
                                       typename Taps::Element* output, const Taps& taps) {
     using T = typename Taps::Element;
     using A = typename Taps::Sum;
-    constexpr int N = Taps::N, AHEAD = Taps::AHEAD, P = 16 / int(sizeof(A));
-    SHARED_ARRAY(A, buffers, [2][N / P][STRIP_THREADS][P]);
+    constexpr int N = Taps::N, ROWS = Taps::ROWS, PART = Taps::PART;
+    constexpr int P = 16 / int(sizeof(A));
+    constexpr bool OWN = Taps::OWN, BYTES = same_type<T, uint8>;
+    constexpr int ROW = N * STRIP_THREADS;  // of the middle
+    static_assert((ROWS * ROW & (ROWS * ROW - 1)) == 0, "a bit tells one buffer from the other");
+    SHARED_ARRAY(A, buffers, [2][ROWS][N / P][STRIP_THREADS][P]);
     SHARED_ARRAY(int, places, [N][STRIP_THREADS]);
     const auto& params = taps.params;
     const Images& images = params.images;
-    const int rank = threadIdx.x, halo = taps.halo(), height = taps.height();
-    A* buffer = buffers[0][0][rank];
-    A* other = buffers[1][0][rank];
+    const int again = params.strips.above + params.strips.below;
+    // Nothing is done besides to sums on their way to results.
+    const bool plain =
+        params.finish.how == How::Sum && (Scalar<T>::integer || params.finish.offset == A(0));
+    int at = int(threadIdx.x) * P;
     for (int64 job = blockIdx.x; job < params.strips.jobs; job += gridDim.x) {
-        const Strip strip = params.strips.at(job, images);
-        const int x = strip.x - halo + rank * N, reads = strip.rows + height - 1;
-        const bool writes = rank * N >= halo && rank * N < STRIP_THREADS * N - halo &&
-                            x < images.row_elements();
+        const auto strip = params.strips.template at<N, ROWS>(job, images);
+        const int quick = kept(plain && strip.x + N <= images.row_elements() ? strip.results : 0);
         T* target = output + images.plane_offset(images.output, strip.plane) +
-                    strip.y * images.output.row + x;
-        ThreadReader<T, N> reader(input, images, strip, strip.y - height / 2, reads, x, halo,
-                                  places[0] + rank);
-        Words<T, N> ahead[AHEAD] = {}, latest[1] = {};
-        A sums[Taps::SUMS][N];
-#pragma unroll
-        for (int j = 0; j < Taps::SUMS; ++j)
-#pragma unroll
-            for (int n = 0; n < N; ++n) sums[j][n] = A(0);
+                    strip.y * images.output.row + strip.x;
+        ThreadReader<T, N> reader(input, images, params.strips, strip, places[0] + threadIdx.x);
+        Words<T, N> ahead[ROWS / PART][PART] = {};
+        typename Taps::State state = {};
         // It begins with rows of zeros, while the first are read.
 #pragma unroll 1
-        for (int r = -AHEAD; r < reads; ++r) {
-            A fresh[N], middle[N];
+        for (int r = -again - ROWS; r < strip.longest; r += ROWS) {
+            A* const buffer = buffers[0][0][0][0] + at;
+            A middle[ROWS][N];
 #pragma unroll
-            for (int n = 0; n < N; ++n) fresh[n] = widen_word<A>(ahead[0], n);
-#pragma unroll
-            for (int i = 0; i < AHEAD - 1; ++i) ahead[i] = ahead[i + 1];
-            if (r + AHEAD < reads) reader.read(latest);
-            ahead[AHEAD - 1] = latest[0];
-            if (!reader.idle) {
-                taps.down(middle, sums, fresh);
-                if (r >= height - 1) store_middle(buffer, middle);
+            for (int i = 0; i < ROWS; i += PART) {
+                typename Taps::Fresh fresh;
+                taps.turn(fresh, ahead[i / PART]);
+                reader.read(ahead[i / PART], r + ROWS + i + params.strips.below);
+                if constexpr (BYTES) {
+                    taps.push(state, fresh);
+                } else {
+                    taps.down(middle[i], state, fresh);
+                    // Early where the registers are needed, also if there are no results yet.
+                    if (!OWN || r >= 0) store_middle(buffer + i * ROW, middle[i]);
+                }
             }
-            if (r < height - 1) continue;
+            if (r < 0) continue;
+            if constexpr (BYTES) {
+#pragma unroll
+                for (int i = 0; i < ROWS; ++i) {
+                    taps.down(middle[i], state, i);
+                    store_middle(buffer + i * ROW, middle[i]);
+                }
+            }
             __syncthreads();
-            if (writes) {
-                A results[N];
+            const auto finish = [&](A(&results)[N], int i) {
+                if (r + i >= strip.results) return;
+                const auto words = finish_row(results, params.finish, reader, reader.y + r + i);
+                store_words(target, words, images.row_elements() - reader.x);
+            };
+            if (r < strip.results) {
+                if constexpr (Taps::ROLLED) {
+#pragma unroll 1
+                    for (int i = 0; i < ROWS; ++i) {
+                        A results[N];
+                        start<T>(results, params.finish);
+                        taps.across(results, nullptr, buffer + i * ROW);
+                        if (r + ROWS <= quick) {
+                            store_words(target, round_words<T>(results));
+                        } else {
+                            finish(results, i);
+                        }
+                        target += images.output.row;
+                    }
+                } else {
+                    A results[ROWS][N];
 #pragma unroll
-                for (int n = 0; n < N; ++n)
-                    results[n] = Scalar<T>::integer ? params.finish.offset : A(0);
-                taps.across(results, middle, buffer);
-                const auto words =
-                    finish_row(results, params.finish, reader, strip.y + r - (height - 1));
-                store_words(target, words, images.row_elements() - x);
+                    for (int i = 0; i < ROWS; ++i) {
+                        start<T>(results[i], params.finish);
+                        taps.across(results[i], OWN ? middle[i] : nullptr, buffer + i * ROW);
+                    }
+                    if (r + ROWS <= quick) {
+#pragma unroll
+                        for (int i = 0; i < ROWS; ++i) {
+                            store_words(target, round_words<T>(results[i]));
+                            target += images.output.row;
+                        }
+                    } else {
+#pragma unroll
+                        for (int i = 0; i < ROWS; ++i) {
+                            finish(results[i], i);
+                            target += images.output.row;
+                        }
+                    }
+                }
             }
-            target += images.output.row;
-            A* const used = buffer;
-            buffer = other;
-            other = used;
+            at ^= ROWS * ROW;
         }
     }
 }
@@ -412,97 +582,8 @@ __global__ void __launch_bounds__(STRIP_THREADS, OddTaps<T, C>::BLOCKS)
     march(input, output, OddTaps<T, C>{params});
 }
 
-// Four rows of four bytes to four columns, whose words hold the rows from the first up.
-__device__ __forceinline__ void turn_bytes(uint32* columns, uint32 a, uint32 b, uint32 c,
-                                           uint32 d) {
-    const uint32 ab = __byte_perm(a, b, 0x5140), cd = __byte_perm(c, d, 0x5140);
-    const uint32 high_ab = __byte_perm(a, b, 0x7362), high_cd = __byte_perm(c, d, 0x7362);
-    columns[0] = __byte_perm(ab, cd, 0x5410);
-    columns[1] = __byte_perm(ab, cd, 0x7632);
-    columns[2] = __byte_perm(high_ab, high_cd, 0x5410);
-    columns[3] = __byte_perm(high_ab, high_cd, 0x7632);
-}
-
-// Rows are read in groups of four. The windows of a group of results begin EXTRA rows after the
-// first row of the OLD-th group before, so that they end in the group that has just been read.
 template <int K, int C>
-__global__ void __launch_bounds__(STRIP_THREADS, K < 16 ? 4 : 3)
+__global__ void __launch_bounds__(STRIP_THREADS, ByteTaps<K, C>::BLOCKS)
     separable_bytes(const uint8* input, uint8* output, const SeparableBytesParams params) {
-    constexpr int N = 8, P = 4, GROUP = 4, OLD = (K + 1) / 4, EXTRA = GROUP * OLD - (K - 1);
-    constexpr int HALO = round_up(K / 2 * C, N);
-    constexpr bool ROLLED = K > 15;  // the rows of a group in a loop: less code
-    SHARED_ARRAY(float, buffers, [2][GROUP][N / P][STRIP_THREADS][P]);
-    SHARED_ARRAY(int, places, [N][STRIP_THREADS]);
-    const Images& images = params.images;
-    const int rank = threadIdx.x;
-    float* buffer = buffers[0][0][0][rank];
-    float* other = buffers[1][0][0][rank];
-    for (int64 job = blockIdx.x; job < params.strips.jobs; job += gridDim.x) {
-        const Strip strip = params.strips.at(job, images);
-        const int x = strip.x - HALO + rank * N;
-        const bool writes = rank * N >= HALO && rank * N < STRIP_THREADS * N - HALO &&
-                            x < images.row_elements();
-        uint8* target = output + images.plane_offset(images.output, strip.plane) +
-                        strip.y * images.output.row + x;
-        ThreadReader<uint8, N> reader(input, images, strip, strip.y - K / 2 - EXTRA,
-                                      strip.rows + K - 1 + EXTRA, x, HALO, places[0] + rank);
-        Words<uint8, N> ahead[GROUP] = {};
-        uint32 columns[OLD + 1][N] = {};
-        // It begins with a group of zeros, while the first is read.
-#pragma unroll 1
-        for (int y = -GROUP * (OLD + 1); y < strip.rows; y += GROUP) {
-#pragma unroll
-            for (int w = 0; w < N / 4; ++w)
-                turn_bytes(columns[OLD] + 4 * w, ahead[0].words[w], ahead[1].words[w],
-                           ahead[2].words[w], ahead[3].words[w]);
-            if (y + GROUP < strip.rows) reader.read(ahead);
-            float middle[GROUP][N];
-            if (y >= 0 && !reader.idle) {
-#pragma unroll
-                for (int i = 0; i < GROUP; ++i) {
-#pragma unroll
-                    for (int n = 0; n < N; ++n) {
-                        int sum = params.start;
-#pragma unroll
-                        for (int m = 0; m <= K / 2; ++m) {
-                            const int pair = m + (EXTRA + i) / 2;
-                            const int weights = i % 2 ? params.odd[m] : params.even[m];
-                            const uint32 four = columns[pair / 2][n];
-                            sum = pair % 2 ? dot_bytes<1>(weights, four, sum)
-                                           : dot_bytes<0>(weights, four, sum);
-                        }
-                        middle[i][n] = multiply_add(params.scale, __int_as_float(sum), params.up) -
-                                       params.down;
-                    }
-                    store_middle(buffer + i * N * STRIP_THREADS, middle[i]);
-                }
-            }
-#pragma unroll
-            for (int old = 0; old < OLD; ++old)
-#pragma unroll
-                for (int n = 0; n < N; ++n) columns[old][n] = columns[old + 1][n];
-            if (y < 0) continue;
-            __syncthreads();
-            if (writes) {
-#pragma unroll(ROLLED ? 1 : GROUP)
-                for (int i = 0; i < GROUP; ++i) {
-                    if (y + i < strip.rows) {
-                        float results[N];
-#pragma unroll
-                        for (int n = 0; n < N; ++n) results[n] = params.finish.offset;
-                        sum_middle<K, C>(results, ROLLED ? nullptr : middle[i],
-                                         buffer + i * N * STRIP_THREADS, params.row);
-                        const auto words =
-                            finish_row(results, params.finish, reader, strip.y + y + i);
-                        store_words(target + i * images.output.row, words,
-                                    images.row_elements() - x);
-                    }
-                }
-            }
-            target += GROUP * images.output.row;
-            float* const used = buffer;
-            buffer = other;
-            other = used;
-        }
-    }
+    march(input, output, ByteTaps<K, C>{params});
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -38,6 +39,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="tests that need a CUDA device fail, where they would be skipped for want of one",
     )
+
+
+def pytest_configure() -> None:
+    # What a shell has put in the background ignores Ctrl-C, and so would the tests' own children.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -152,6 +152,12 @@ def odd_map_calls() -> dict[str, Call]:
         add(f"avg_pool2d of whole packs, {dtype}", gpuconv.avg_pool2d, even, 2)
         add(f"avg_pool2d 1 apart of whole packs, {dtype}", gpuconv.avg_pool2d, even, 3, 1, 1)
         add(f"max_pool2d 9x9 of whole packs, {dtype}", gpuconv.max_pool2d, even, 9, 1, 4)
+        add(f"avg_pool2d 9x9 of whole packs, {dtype}", gpuconv.avg_pool2d, even, 9, 1, 4)
+        add(f"max_pool2d 11x11 of whole packs, {dtype}", gpuconv.max_pool2d, even, 11, 1, 5)
+        many = random_values((1, 18, 20, 32), dtype)
+        named = {"stride": 1, "padding": 2, "layout": "NHWC"}
+        add(f"max_pool2d 5x5 of many channels, {dtype}", gpuconv.max_pool2d, many, 5, **named)
+        add(f"avg_pool2d 5x5 of many channels, {dtype}", gpuconv.avg_pool2d, many, 5, **named)
     wide = random_values((1, 1, 300, 200), "float32")
     add("global_avg_pool of a large plane", gpuconv.global_avg_pool, wide)
     return calls
@@ -215,6 +221,20 @@ def tensor_calls() -> dict[str, Call]:
         calls[f"filter2d {name}, {dtype}, on tensor cores"] = lambda x=images, w=kernel, k=given: (
             filters.filter2d(x, w, **k)
         )
+    column, row = np.hanning(11)[1:-1] / 5, np.hanning(13)[1:-1] / 6
+    for shape, keywords in (
+        *(((20, 144), {}), ((2, 35, 1040), {"border": "constant"})),
+        ((17, 32, 4), {"channel_axis": -1, "border": "wrap"}),
+    ):
+        images = random_images(shape, "uint8")
+        given = keywords | {"algorithm": "tensor"}
+        calls[f"separable_filter2d of {shape} on tensor cores"] = lambda x=images, k=given: (
+            filters.separable_filter2d(x, column, row, **k)
+        )
+    tall = random_images((50, 32), "uint8")
+    calls["gaussian_blur on tensor cores"] = lambda: filters.gaussian_blur(
+        tall, (4, 3), algorithm="tensor"
+    )
     strange = np.zeros((3, 20, 280), np.float16)
     strange[:, 18, 30] = np.inf
     kernel = np.arange(63.0).reshape(7, 9) % 4
@@ -224,9 +244,28 @@ def tensor_calls() -> dict[str, Call]:
     return calls
 
 
+def morph_calls() -> dict[str, Call]:
+    """Two steps with boxes that have kernels of their own, over strips at edges and inside."""
+    calls: dict[str, Call] = {}
+    holed = random_images((23, 132), "float32").copy()
+    holed[::7, ::11] = np.nan
+    cases = (
+        *((3, random_images((70, 1600), "uint8"), {}), (5, holed, {"border": "edge"})),
+        (5, random_images((9, 40, 3), "uint8"), {"channel_axis": -1, "border": "constant"}),
+        *((15, random_images((50, 1040), "uint8"), {}), (15, holed, {"border": "constant"})),
+        (7, random_images((2, 13, 48), "uint8"), {"border": "edge"}),
+    )
+    for size, images, keywords in cases:
+        for function in (filters.morph_open, filters.morph_gradient):
+            calls[f"{function.__name__} {size}, {images.dtype}, {images.shape}"] = (
+                lambda run=function, x=images, n=size, k=keywords: run(x, n, **k)
+            )
+    return calls
+
+
 def every_call() -> dict[str, Call]:
     """All of them by name."""
-    calls = image_calls() | odd_map_calls() | chain_calls() | tensor_calls()
+    calls = image_calls() | odd_map_calls() | chain_calls() | tensor_calls() | morph_calls()
     for dtype, layout in MAPS:
         calls |= map_calls(dtype, layout)
     return calls

@@ -20,7 +20,7 @@ from tests.nvrtc import require_nvrtc
 H200, *_ = (d for d in roofline.DEVICES if d.name == "H200")
 POOL = "max_pool2d/f32/8x1x2160x3840/2x2-s2"
 
-NOT_MODELLED = {"separable_any"}
+NOT_MODELLED: set[str] = set()
 """Kernels that cases of the gpu set launch and that have no line in WORK: no goal is about them."""
 
 
@@ -222,6 +222,26 @@ def test_a_filter_that_matches_nothing_is_refused(capsys):
 
 def test_scale_makes_the_same_cases_small():
     assert len(roofline.cases(scale=cases.TINY)) >= 60
+
+
+def test_a_loop_is_found_by_what_it_holds():
+    require_nvrtc()
+    kernel = roofline._kernel(Variant("chain.cu", "chain", ("float", "1")), "sm_90")
+    both = Part(1, holds=(("STS", 2), ("FFMA", 2 * 4 * 9)))
+    assert roofline._trip(kernel, both).count("STS") == 2
+    with pytest.raises(roofline.ModelError, match="no loop holds"):
+        roofline._trip(kernel, replace(both, holds=(("STS", 2), ("FFMA", 1))))
+
+
+def test_a_chain_moves_what_its_launches_do():
+    require_nvrtc()
+    found = roofline.predict(chosen("pipeline/f32/8x2160x3840/edges"), H200)
+    assert [launch.variant.kernel for launch in found.launches] == ["chain"]
+    (limits,) = found.limits
+    assert limits.seconds["memory"] == pytest.approx(found.floor_seconds)
+    assert limits.seconds["L2"] * H200.l2_gb_s > limits.seconds["memory"] * H200.copy_gb_s
+    # The estimate by which the plan has chosen, without its share of a launch.
+    assert limits.slots * 32 / found.elements == pytest.approx(100, rel=0.15)
 
 
 @pytest.mark.slow

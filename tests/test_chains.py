@@ -155,7 +155,9 @@ def test_a_short_chain_is_one_launch(dtype):
 
 
 @pytest.mark.parametrize("seed", range(30))
-@pytest.mark.parametrize(("dtype", "channels"), [("uint8", None), ("uint16", None), ("uint8", 3)])
+@pytest.mark.parametrize(
+    ("dtype", "channels"), [("uint8", None), ("uint16", None), ("uint8", 3), ("uint8", 2)]
+)
 def test_integers_are_those_of_the_steps(dtype, channels, seed):
     rng = np.random.default_rng([seed, channels or 0, len(dtype)])
     choices = FACTORS + DENSE + OF_INTEGERS + POOLS + MEANS
@@ -388,8 +390,7 @@ def test_what_is_compiled_is_what_shares_a_launch():
     assert launches_of("sharpen", "sobel", "box_blur:size=9", dtype="uint16") == [3]
     colour = {"shape": (64, 64, 4), "channel_axis": -1}
     assert launches_of("erode", "dilate", **colour) == [2]
-    for channels in (2, 5):
-        assert launches_of("erode", "dilate", **colour | {"shape": (64, 64, channels)}) == [1, 1]
+    assert launches_of("erode", "dilate", **colour | {"shape": (64, 64, 5)}) == [1, 1]
 
 
 def test_launches_are_shared_where_that_pays_off():

@@ -16,7 +16,7 @@ import pytest
 
 from bench import nvrtc, sass
 from bench.roofline import DEVICES, REGISTER_UNIT, REGISTERS
-from bench.work import WORK
+from bench.work import ASKED, WORK
 from gpuconv.backends.cuda.families import variants
 from gpuconv.backends.cuda.source import kernels_folder
 from tests.nvrtc import ARCHITECTURES
@@ -71,6 +71,7 @@ TENSOR: dict[str, Any] = {
 }
 """Of the loop over weights on tensor cores."""
 
+PACKS = (r"LDG\.E\.128", r"STG\.E\.128")
 BYTES = (r"LDG\.E\.64", r"STG\.E\.64", r"IDP\.2A", r"LDS\.128|LDS$", "F2IP")
 """What the kernels of bytes are built on."""
 
@@ -124,6 +125,7 @@ BUDGETS: dict[str, Budget] = {
         )
         for arguments, outputs, goal, slots, registers, warps in (
             ("uint8, float, 3, 1", 32, 1.1, 13.5, 96, 20),
+            ("uint8, float, 3, 2", 32, 1.1, 13.5, 120, 16),
             ("uint8, float, 3, 3", 32, 1.05, 14.2, 120, 16),
             ("uint16, float, 3, 1", 16, 1.5, 17, 80, 24),
             ("uint16, double, 3, 1", 8, 1.5, 18, 96, 20),
@@ -145,6 +147,22 @@ BUDGETS: dict[str, Budget] = {
     # With 32 kernel rows: a fifth of 31x31 for 2 x 128 results.
     "toeplitz_roll<uint8, 32>": Budget(*("toeplitz.cu", 8 / 5, 0.96, 60, 168), **TENSOR),
     "toeplitz_roll<float16, 32>": Budget(*("toeplitz.cu", 8 / 5, 0.96, 56, 168), **TENSOR),
+    # 16 rows of 128 elements of a warp a trip; one more copy and one more product a window's tile.
+    **{
+        f"separable_tensor<{tiles}>": Budget(
+            *("separable_tensor.cu", 64, rate, slots, registers),
+            **{"warps": warps, "threads": 128, "pick": "HMMA", "per": None},
+            present=(r"LDGSTS", r"LDSM\.16\.MT88", r"IMMA\.16832", r"HMMA\.16816", r"STG\.E\.128"),
+        )
+        for tiles, rate, slots, registers, warps in (
+            ("2, 2", 11, 11.5, 102, 20),
+            ("2, 3", 9, 13, 128, 16),
+            ("2, 4", 7.4, 14.5, 128, 16),
+            ("3, 3", 7.2, 15, 128, 16),
+            ("2, 5", 6.1, 16, 168, 12),
+            ("3, 7", 3.7, 21, 216, 8),
+        )
+    },
     # Medians of rows of 16 bytes a lane; keys of 16 bits are compared in pairs.
     **{
         f"median_strip<{arguments}>": Budget(
@@ -204,37 +222,28 @@ BUDGETS: dict[str, Budget] = {
         per=None,
         present=(r"LDS\.64", r"STS\.64"),
     ),
-    # 8 elements of a thread, of which those at a block's ends are there for the others alone.
-    "separable_bytes<3, 1>": Budget(
-        *("separable_strip.cu", 7.8, COPY["uint8"] * 0.85, 13.5, 128, 16, 128), present=BYTES
-    ),
-    # Beyond what the goal allows: 7 FMAs, 4 dot products and a rounding an output.
-    "separable_bytes<7, 1>": Budget(
-        *("separable_strip.cu", 7.8, 6.2, 20.5, 128, 16, 128), present=BYTES
-    ),
-    "separable_bytes<15, 1>": Budget(
-        *("separable_strip.cu", 7.8, 3.8, 34, 128, 16, 128), present=BYTES
-    ),
-    "separable_strip<float, float, 7, 1>": Budget(
-        *("separable_strip.cu", 3.9, COPY["float"] * 0.85, 37, 96, 20, 128)
-    ),
-    "separable_strip<float, float, 15, 1>": Budget(
-        *("separable_strip.cu", 3.8, COPY["float"] * 0.85, 49, 128, 16, 128)
-    ),
-    "separable_strip<float, float, 31, 1>": Budget(
-        *("separable_strip.cu", 3.75, COPY["float"] * 0.7, 88, 168, 12, 128)
-    ),
-    "separable_strip<float16, float, 7, 1>": Budget(
-        *("separable_strip.cu", 7.8, COPY["float16"] * 0.85, 31, 128, 16, 128)
-    ),
-    # 30 of them FMAs: the goal's 36 would leave 6 for all else.
-    "separable_strip<float16, float, 15, 1>": Budget(
-        *("separable_strip.cu", 7.8, 3.1, 41, 168, 12, 128)
-    ),
-    "separable_strip<uint16, double, 7, 1>": Budget(
-        *("separable_strip.cu", 3.9, COPY["uint16"] * 0.85, 32, 128, 16, 128),
-        present=(r"LDG\.E\.64", r"STG\.E\.64", "DFMA"),
-    ),
+    # Of a block's 128 threads, as many as neighbours need make no results. Of a result of bytes K
+    # are FMAs, (K + 1) / 2 dot products and 2 for rounding.
+    **{
+        f"separable_{name}, 1>": Budget(
+            *("separable_strip.cu", outputs, rate, slots, registers, warps, 128),
+            avoid=ASKED,
+            present=present,
+        )
+        for name, outputs, rate, slots, registers, warps, present in (
+            ("bytes<3", 7.87, COPY["uint8"], 11, 128, 16, BYTES),
+            ("bytes<7", 7.87, COPY["uint8"] * 0.9, 17.5, 128, 16, BYTES),
+            ("bytes<9", 7.87, 6.2, 20.5, 128, 16, BYTES),
+            ("bytes<15", 7.87, 4.1, 31, 128, 16, BYTES),
+            ("strip<float, float, 7", 3.93, COPY["float"], 23, 96, 20, PACKS),
+            ("strip<float, float, 15", 3.87, COPY["float"], 41, 128, 16, PACKS),
+            ("strip<float, float, 31", 3.75, COPY["float"] * 0.75, 81, 168, 12, PACKS),
+            ("strip<float16, float, 7", 7.87, COPY["float16"], 20.5, 128, 16, PACKS),
+            # 31 of them FMAs and a conversion: of the goal's 36 the rows that strips share take 2.
+            ("strip<float16, float, 15", 7.87, COPY["float16"] * 0.85, 36.5, 168, 12, PACKS),
+            ("strip<uint16, double, 7", 3.93, 3.9, 28.5, 128, 16, (*BYTES[:2], "DFMA")),
+        )
+    },
     "gradient_strip<uint8, 1>": Budget(
         *("gradient_strip.cu", 16, COPY["uint8"] * 0.85, 16, 96, 20, 128)
     ),
@@ -247,6 +256,93 @@ BUDGETS: dict[str, Budget] = {
     "gradient_strip<float, 1>": Budget(
         *("gradient_strip.cu", 4, COPY["float"] * 0.85, 45, 96, 20, 128)
     ),
+    # Gradients of a tile in a chain, four rows of four neighbours a trip.
+    **{
+        f"chain<{dtype}, 1>": Budget(
+            *("chain.cu", 16, rate, slots, 80, 24),
+            pick="MUFU",
+            per=None,
+            present=(r"LDS\.128", r"STS\.128"),
+        )
+        for dtype, rate, slots in (
+            *(("uint8", 6, 19), ("uint16", 3.8, 33), ("float16", 5.5, 22.5), ("float", 3, 41)),
+        )
+    },
+    # Two steps of a lane's 16 bytes; rows above a strip and strips at edges come atop.
+    **{
+        f"morph_small<Boxes::{arguments}>": Budget(
+            *("morph_small.cu", outputs, goal * COPY[dtype], slots, registers),
+            threads=128,
+            warps=warps,
+            present=(r"LDG\.E\.128", r"STG\.E\.128", compare),
+        )
+        for arguments, dtype, outputs, goal, slots, registers, warps, compare in (
+            ("Twice, 3, 1, uint8", "uint8", 16, 1.6, 6, 104, 16, r"VIMNMX3\.U16x2"),
+            ("Twice, 5, 1, uint8", "uint8", 16, 1.15, 8, 152, 12, r"VIMNMX3\.U16x2"),
+            ("Twice, 5, 3, uint8", "uint8", 16, 0.8, 11, 216, 8, r"VIMNMX3\.U16x2"),
+            ("Range, 3, 1, uint8", "uint8", 16, 1.7, 6.2, 96, 20, r"VIMNMX3\.U16x2"),
+            ("Range, 5, 1, uint8", "uint8", 16, 1.3, 7.7, 128, 16, r"VIMNMX3\.U16x2"),
+            ("Twice, 5, 1, uint16", "uint16", 8, 1.6, 12, 120, 16, r"VIMNMX3\.U16x2"),
+            ("Twice, 5, 1, float16", "float16", 8, 1.6, 12, 120, 16, r"VHMNMX"),
+            ("Twice, 3, 1, float", "float", 4, 2.2, 17.5, 96, 20, r"FMNMX\.NAN"),
+            ("Twice, 5, 1, float", "float", 4, 1.4, 27, 128, 16, r"FMNMX\.NAN"),
+        )
+    },
+    # Of the 32 lanes those at either end write nothing: one, or of more bytes each two or four.
+    **{
+        f"morph_blocks<Boxes::{arguments}>": Budget(
+            *("morph_blocks.cu", outputs, goal * COPY[dtype], slots, registers),
+            threads=64,
+            warps=warps,
+            present=(r"LDG\.E\.128", r"STG\.E\.128", r"LDS\.128", r"STS\.128", compare),
+        )
+        for arguments, dtype, outputs, goal, slots, registers, warps, compare in (
+            ("Twice, 7, uint8", "uint8", 15, 0.95, 13.5, 176, 8, r"VIMNMX3?\.U16x2"),
+            ("Twice, 15, uint8", "uint8", 15, 0.75, 18, 224, 8, r"VIMNMX3\.U16x2"),
+            ("Range, 15, uint8", "uint8", 15, 0.77, 17.5, 224, 8, r"VIMNMX3\.U16x2"),
+            ("Twice, 15, uint16", "uint16", 7, 1.35, 21.5, 152, 12, r"VIMNMX3\.U16x2"),
+            ("Twice, 15, float", "float", 3, 1.1, 48, 152, 12, r"FMNMX\.NAN"),
+            ("Range, 15, float", "float", 3.5, 1.5, 36.5, 152, 12, r"FMNMX\.NAN"),
+        )
+    },
+    # Four rows a trip of 8 elements of a lane, or of 4 of float32; 7 % of the lanes only hand over.
+    **{
+        f"{name}_lanes<{width}, {dtype}>": Budget(
+            *("window_lanes.cu", 7.4 * elements / 8, goal * COPY[dtype], slots, registers),
+            warps=warps,
+            threads=128,
+            present=(r"LDG\.E\.(64|128)", r"STG\.E\.(64|128)", r"SHFL\.DOWN", *more),
+            pick="STG",
+        )
+        for name, width, dtype, elements, goal, slots, registers, warps, more in (
+            ("extreme", 5, "uint8", 8, 1.1, 11.5, 112, 16, (r"VIMNMX3\.U16x2",)),
+            ("extreme", 9, "uint8", 8, 1.2, 11, 112, 16, (r"VIMNMX3\.U16x2",)),
+            ("extreme", 15, "uint8", 8, 1.05, 12.2, 112, 16, (r"VIMNMX3\.U16x2",)),
+            ("extreme", 9, "float16", 8, 2.1, 12, 112, 16, ("HMNMX2",)),
+            ("extreme", 9, "float", 4, 2.1, 24, 80, 24, ("FMNMX",)),
+            ("mean", 5, "uint8", 8, 1.2, 12.8, 96, 20, ("FFMA",)),
+            ("mean", 15, "uint8", 8, 1.1, 13.4, 96, 20, ("FFMA",)),
+            ("mean", 9, "float16", 8, 1.7, 18.5, 128, 16, ()),
+            ("mean", 9, "float", 4, 2.4, 21.8, 80, 24, ()),
+        )
+    },
+    # The same of channels, an eighth of the threads beside; cells that all windows share come atop.
+    **{
+        f"{name}_channels<{dtype}>": Budget(
+            *("window_channels.cu", 7 * elements / 8, goal * COPY[dtype], slots, registers),
+            warps=warps,
+            present=(r"LDG\.E\.(64|128)", r"STG\.E\.(64|128)", r"LDS\.128", r"STS\.128"),
+            pick="STG",
+        )
+        for name, dtype, elements, goal, slots, registers, warps in (
+            ("extreme", "uint8", 8, 1.2, 11.6, 64, 32),
+            ("extreme", "float16", 8, 2.2, 11.7, 80, 24),
+            ("extreme", "float", 4, 2.1, 25.2, 80, 24),
+            ("mean", "uint8", 8, 1.25, 12.1, 64, 32),
+            ("mean", "float16", 8, 1.45, 18.8, 128, 16),
+            ("mean", "float", 4, 2.2, 22, 80, 24),
+        )
+    },
     # A strip that copies nothing from its own elements; two rows of 8 pixels across at once.
     **{
         name: Budget(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpuconv import filters
+from gpuconv import Pipeline, filters
 from gpuconv.backends.cuda import linear, separable_strips
 from gpuconv.backends.cuda.launch import cuda_type
 from gpuconv.plan.filters import plan_gradient, plan_separable_filter, plan_unsharp
@@ -91,7 +91,7 @@ def test_what_strips_do_not_take_goes_the_general_way():
     assert kernel(images, bell(43)) == "separable_any"
     assert kernel(images.astype(np.int8), taps) == "separable_any"
     assert kernel(images.astype(np.float64), taps) == "separable_any"
-    assert kernel(np.zeros((4, 64, 2), np.uint8), taps, channel_axis=-1) == "separable_any"
+    assert kernel(np.zeros((4, 64, 5), np.uint8), taps, channel_axis=-1) == "separable_any"
     assert kernel(np.zeros((8, 16, 4), np.uint8), taps, channel_axis=-1) == "separable_bytes"
     huge = np.array([1, 2**15, 1])
     assert kernel(images, huge) == "separable_any"
@@ -123,11 +123,17 @@ def test_strips_cover_an_image_once(shape, dtype):
         (shape[1] * shape[2] * images.itemsize, shape[2] * images.itemsize, images.itemsize),
     )
     launch = blurred(images, bell(15))
-    strips = launch.arguments[-1]["strips"]
-    down, rows, across, columns = (int(strips[f]) for f in ("down", "rows", "across", "columns"))
-    assert (down - 1) * rows < shape[1] <= down * rows
-    assert (across - 1) * columns < shape[2] <= across * columns
-    assert strips["jobs"] == launch.grid[0] == shape[0] * down * across
+    jobs, each, lanes, rows, beside = launch.arguments[-1]["strips"].tolist()[:5]
+    assert jobs == launch.grid[0] == shape[0] * each
+    rank = np.arange(launch.block[0])
+    writes = rank[(rank >= beside) & (rank < rank.size - beside)]
+    lane = (np.arange(each)[:, None] * writes.size + writes).ravel()
+    assert lane.max() < 2**31
+    band, place = lane // lanes, lane % lanes - beside
+    elements = 8 if dtype == "uint8" else 4
+    real = (band * rows < shape[1]) & (place >= 0) & (place * elements < shape[2])
+    down, packs = -(-shape[1] // rows), -(-shape[2] // elements)
+    assert np.array_equal((band * packs + place)[real], np.arange(down * packs))
     # What is read again above and below a strip: a third at most where an image is large.
     if shape[0] == 64:
         assert rows >= 100  # or 14 rows would be read again too often
@@ -173,29 +179,46 @@ def rounding_of(exact, dtype):
 
 
 SIZES = {
-    "uint8": ((1, 16), (3, 48), (9, 1008), (21, 1024), (37, 2032)),
-    "uint16": ((1, 8), (3, 48), (21, 512), (37, 1000)),
-    "float16": ((1, 8), (3, 48), (21, 1008), (37, 1024)),
-    "float32": ((1, 4), (3, 48), (21, 496), (37, 512)),
+    "uint8": ((1, 16), (3, 48), (9, 1008), (21, 1024), (67, 1040)),
+    "uint16": ((1, 8), (3, 48), (21, 512), (67, 520)),
+    "float16": ((1, 8), (3, 48), (21, 1008), (53, 1032)),
+    "float32": ((1, 4), (3, 48), (21, 496), (75, 516)),
 }
-"""(H, W): less than a window, about a strip's columns, and more; rows of whole 16 bytes."""
+"""(H, W): less than a window, about a block's columns, and more; rows of whole 16 bytes."""
 
 QUICK = (
     ("uint8", 5, None),
     ("uint8", 7, 3),
+    ("uint8", 3, 2),
     ("uint16", 3, None),
     ("float16", 3, 4),
     ("float32", 5, None),
+    ("float32", 3, 2),
 )
 """(dtype, taps, channels) that are compiled for every run."""
 
 EVERY = [
     (dtype, taps, channels)
     for dtype in SIZES
-    for channels in (None, 3, 4)
+    for channels in (None, *separable_strips.CHANNELS[1:])
     for taps in separable_strips.taps_of(cuda_type(dtype_of(dtype)), channels or 1)
     if (dtype, taps, channels) not in QUICK
 ]
+
+
+@pytest.mark.parametrize("dtype", SIZES)
+def test_warps_of_large_sizes_read_without_asking_the_border(dtype):
+    height, width = SIZES[dtype][-1]
+    for taps in separable_strips.taps_of(cuda_type(dtype_of(dtype)), 1):
+        launch = blurred(np.zeros((height, width), dtype), bell(taps))
+        _, each, lanes, rows, beside, above, below = launch.arguments[-1]["strips"].tolist()
+        elements = {"uint8": 8, "float16": 8}.get(dtype, 4)
+        together = separable_strips.rows_at_once(launch.variant)
+        lane = np.arange(each)[:, None] * (128 - 2 * beside) + np.arange(128)
+        band, place = lane // lanes, lane % lanes - beside
+        inside = (place >= 0) & ((place + 1) * elements <= width) & (band * rows >= above)
+        inside &= (band + 1) * rows + together + below <= height
+        assert inside.reshape(-1, 32).all(axis=1).any() or taps > 15
 
 
 def try_every_size(dtype, taps, channels):
@@ -238,7 +261,7 @@ def test_strips_of_several_heights_make_one_image(dtype, monkeypatch):
     whole = filters.separable_filter2d(images, taps, taps, backend=EmulatorBackend())
     monkeypatch.setattr(separable_strips, "MOST_ROWS", 20)
     taller = np.concatenate([images, images])
-    assert blurred(taller, taps).arguments[-1]["strips"]["down"] >= 15
+    assert blurred(taller, taps).arguments[-1]["strips"]["rows"] <= 20
     result = filters.separable_filter2d(taller, taps, taps, backend=EmulatorBackend())
     assert_equal(result[:140], whole[:140], dtype)
     assert_equal(result[160:], whole[10:], dtype)
@@ -320,10 +343,11 @@ SLOW = pytest.mark.slow
     ("dtype", "channels"),
     [
         *(("uint8", None), ("uint8", 3), ("uint16", None), ("float16", 4), ("float32", None)),
+        *(("uint8", 2), ("float32", 2)),
         *(
             pytest.param(dtype, channels, marks=SLOW)
             for dtype in ("uint8", "uint16", "float16", "float32")
-            for channels in (1, 3, 4)
+            for channels in separable_strips.CHANNELS
         ),
     ],
 )
@@ -347,6 +371,21 @@ def test_magnitudes_are_as_numpy_has_them(dtype, channels):
                 rough = 2e-3 if dtype == "float16" else 2e-6
                 atol = rough * 16 * float(abs(images).max())
                 np.testing.assert_allclose(result.astype(float), wide, rough, atol)
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("steps", [("sobel",), ("sobel", "filter2d:kernel=[1;]")])
+def test_magnitudes_where_nan_meets_infinity_are_as_numpy_has_them(steps, dtype):
+    rng, images = np.random.default_rng(2), random_images((2, 40, 64), dtype).copy()
+    odd = rng.random(images.shape) < 0.2
+    images[odd] = rng.choice([np.nan, np.inf, -np.inf], odd.sum())
+    backend = EmulatorBackend()
+    result = Pipeline(*steps)(images, backend=backend)
+    assert backend.launches == {"gradient_strip" if len(steps) == 1 else "chain": 1}
+    expected = Pipeline(*steps)(images, backend="numpy")
+    for kind in (np.isnan, np.isinf):
+        np.testing.assert_array_equal(kind(result), kind(expected))
 
 
 @pytest.mark.emulator
@@ -385,7 +424,7 @@ def test_windows_of_integers_are_filled_with_nothing(size, dtype):
 
 
 @pytest.mark.emulator
-@pytest.mark.parametrize("channels", [1, 3, pytest.param(4, marks=SLOW)])
+@pytest.mark.parametrize("channels", [1, 2, 3, pytest.param(4, marks=SLOW)])
 @pytest.mark.parametrize("dtype", ["float32", pytest.param("float16", marks=SLOW)])
 def test_floats_take_odd_numbers_of_taps(dtype, channels):
     rng = np.random.default_rng(channels)
@@ -424,7 +463,7 @@ def test_large_gradients_of_halves_do_not_overflow():
 
 
 @pytest.mark.emulator
-@pytest.mark.parametrize(("dtype", "channels"), [("uint8", 3), ("float32", 4)])
+@pytest.mark.parametrize(("dtype", "channels"), [("uint8", 3), ("float32", 4), ("float16", 2)])
 def test_the_check_build_finds_nothing_at_edges(dtype, channels):
     images = random_images((19, 1040 // channels // 16 * 16, channels), dtype)
     keywords = {"channel_axis": -1, "border": "reflect"}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from gpuconv import filters
-from gpuconv.backends.cuda import box, launch, morphology, sliding
+from gpuconv.backends.cuda import box, launch, morphology, sliding, window
 from gpuconv.plan.filters import plan_box, plan_morphology
 from tests import reference
 from tests.emulator import EmulatorBackend
@@ -40,6 +40,14 @@ FUNCTIONS = ("dilate", "erode", "morph_gradient", "box_blur")
 @pytest.fixture(scope="module")
 def emulator():
     return EmulatorBackend()
+
+
+@pytest.fixture(autouse=True)
+def strips_alone(monkeypatch):
+    """Boxes of some sizes have kernels of their own; strips serve these as well."""
+    monkeypatch.setattr(morphology, "small_launch", lambda plan, stack: None)
+    monkeypatch.setattr(morphology, "extreme_launch", lambda *arguments: None)
+    monkeypatch.setattr(box, "mean_launch", lambda *arguments: None)
 
 
 def strips_of(backend):
@@ -155,10 +163,30 @@ def test_openings_in_one_launch_give_numpys_numbers(function, dtype, border, mon
 
 
 @pytest.mark.emulator
-def test_openings_that_wrap_or_are_large_take_two_steps(emulator):
+def test_openings_that_wrap_or_are_large_take_two_launches():
     images = random_images((30, 256), "uint8")
-    check(emulator, "morph_open", images, 5, strips=False, border="wrap")
-    check(emulator, "morph_close", images, 151, strips=False)
+    for size, keywords in ((5, {"border": "wrap"}), (151, {})):
+        backend = EmulatorBackend()
+        check(backend, "morph_close", images, size, **keywords)
+        assert backend.launches == {"morph_strip": 2}
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("border", reference.BORDERS)
+def test_openings_of_many_bytes_take_two_launches_an_image(border, monkeypatch):
+    monkeypatch.setattr(morphology, "APART_BYTES", 1)
+    for dtype, shape, keywords in (
+        ("uint8", (3, 19, 80), {}),
+        ("float32", (2, 30, 200, 3), {"channel_axis": -1}),
+    ):
+        images, backend = random_images(shape, dtype), EmulatorBackend()
+        monkeypatch.setattr(window, "WORKSPACE_BYTES", images[0].nbytes)
+        check(backend, "morph_open", images, (4, 9), border=border, value=3, **keywords)
+        assert backend.launches == {"morph_strip": 2 * len(images)}
+        monkeypatch.setattr(window, "WORKSPACE_BYTES", images[0].nbytes - 1)
+        backend = EmulatorBackend()
+        check(backend, "morph_open", images, (4, 9), None, border=border, value=3, **keywords)
+        assert backend.launches.keys() == {"morph_box" if border == "wrap" else "morph_pair"}
 
 
 @pytest.mark.emulator
@@ -193,8 +221,8 @@ def test_a_box_of_any_size_is_one_launch():
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
-def test_an_opening_is_one_launch(dtype):
-    images = np.empty((8, 2160, 3840), dtype)  # never touched
+def test_an_opening_of_few_bytes_is_one_launch(dtype):
+    images = np.empty((512, 1920), dtype)  # never touched
     for size in (2, 3, 7, 15, 31):
         plan = plan_morphology(images, ("erode", "dilate"), size, None, **COMMON)
         (only,) = morphology.launches(plan, [images], [images], Memory())

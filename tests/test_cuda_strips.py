@@ -36,7 +36,7 @@ FORMS = {
 SMALL = list(itertools.product(FORMS, dense_strips.SIZES, dense_strips.CHANNELS))
 FLOATS = ("uint8", "uint16 by fractions", "float16", "float32")
 LARGE = list(itertools.product(FLOATS, dense_strips.LARGE, (1,)))
-SOME = SMALL[::4] + LARGE[::5]
+SOME = SMALL[::5] + LARGE[::5]
 """Every form, size and number of channels among them."""
 
 PADDING = 77
@@ -205,7 +205,7 @@ def test_integers_are_filtered_by_larger_squares_where_that_pays(shape, anchor, 
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
-def test_strips_are_for_one_three_and_four_channels(channels):
+def test_strips_are_for_up_to_four_channels(channels):
     launch = launched(np.zeros((9, 16, channels), np.uint8), kernels.edge, channel_axis=-1)
     assert (launch is not None) == (channels in dense_strips.CHANNELS)
 

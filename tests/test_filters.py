@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 
 import numpy as np
@@ -157,6 +158,47 @@ def test_strides_do_not_matter(name, view, dtype, engine):
     images = view(random_images((4, 13, 16), dtype))
     expected = CALLS[name](np.array(images, dtype))
     assert_same_sums(CALLS[name](images), expected, name, sums_by_layout(engine))
+
+
+APART = {
+    "planes": ((3, 2, 9, 16), lambda memory: np.moveaxis(memory, 0, -1)),
+    "backwards": ((2, 9, 16, 3), lambda memory: memory[..., ::-1]),
+    "of wider pixels": ((2, 9, 16, 16), lambda memory: memory[..., :3]),
+}
+"""Channels that do not lie side by side: memory, and the view of it that holds the images."""
+
+
+@every_filter
+@pytest.mark.parametrize(("shape", "view"), APART.values(), ids=APART)
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_channels_need_not_lie_side_by_side(name, shape, view, dtype, engine):
+    images, apart = random_images((2, 9, 16, 3), dtype), view(np.zeros(shape, dtype))
+    apart[...] = images
+    expected = CALLS[name](images, channel_axis=-1)
+    result = CALLS[name](apart, channel_axis=-1)
+    assert_same_sums(result, expected, name, sums_by_layout(engine))
+    out = view(np.zeros(shape, dtype))
+    assert CALLS[name](images, channel_axis=-1, out=out) is out
+    assert_same_sums(out, expected, name, sums_by_layout(engine))
+
+
+@every_filter
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("shape", [(5, 13), (5, 18), (5, 35), (5, 6, 3), (5, 9, 2)])
+def test_rows_may_have_room_behind(name, shape, dtype, engine):
+    # They begin at multiples of 16 bytes, as CUDA's fast kernels want them, and end anywhere.
+    def roomy():
+        memory = np.full((shape[0], 48), 77, dtype)
+        size = math.prod(shape[1:])
+        return memory[:, :size].reshape(shape), memory[:, size:]
+
+    axis = None if len(shape) == 2 else -1
+    images, (view, _), (out, room) = random_images(shape, dtype), roomy(), roomy()
+    view[...] = images
+    CALLS[name](view, channel_axis=axis, border="wrap", out=out)
+    expected = CALLS[name](images, channel_axis=axis, border="wrap")
+    assert_same_sums(out, expected, name, sums_by_layout(engine))
+    assert np.all(room == 77)
 
 
 @every_filter

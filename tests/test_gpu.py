@@ -143,6 +143,20 @@ def test_tensor_cores_compute_what_numpy_does(cupy, dtype, channel_axis, size):
     np.testing.assert_allclose(result.astype(np.float64), expected, rtol=0, atol=256 * 2.0**-10)
 
 
+@pytest.mark.parametrize("size", [(5, 9), (17, 17), (33, 25)])
+@pytest.mark.parametrize("channels", [None, 3])
+def test_separable_kernels_on_tensor_cores_are_exact(cupy, channels, size):
+    images = IMAGES.astype(np.uint8)[..., : IMAGES.shape[-1] // 16 * 16]
+    if channels:
+        images = np.ascontiguousarray(np.broadcast_to(images[..., None], (*images.shape, channels)))
+    column, row = (RNG.random(n) / n for n in size)
+    keywords = {"channel_axis": -1 if channels else None, "border": "symmetric"}
+    device = cupy.asarray(images)
+    result = filters.separable_filter2d(device, column, row, algorithm="tensor", **keywords)
+    expected = filters.separable_filter2d(images, column, row, **keywords, backend="numpy")
+    np.testing.assert_array_equal(result.get(), expected)
+
+
 def test_arrays_of_more_than_2_31_elements(cupy):
     height, width = 46_500, 47_000
     device = cupy.arange(height * width, dtype=cupy.uint64).astype(cupy.uint8)

@@ -48,9 +48,13 @@ ROOMS = [
         "backends.cuda.window",
         "backends.cuda.dense_strips",
         "backends.cuda.separable_strips",
+        "backends.cuda.separable_tensor",
         "backends.cuda.toeplitz",
         "backends.cuda.sliding",
+        "backends.cuda.morph_small",
+        "backends.cuda.window_lanes",
     ],
+    ["backends.cuda.window_channels"],
     [
         *("backends.cuda.linear", "backends.cuda.box", "backends.cuda.rank"),
         *("backends.cuda.morphology", "backends.cuda.conv", "backends.cuda.unpool"),

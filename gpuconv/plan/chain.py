@@ -30,7 +30,7 @@ from gpuconv.window import AxisWindow
 DTYPES = ("uint8", "uint16", "float16", "float32")
 """Of the images that the kernel is compiled for."""
 
-CHANNELS = (1, 3, 4)
+CHANNELS = (1, 2, 3, 4)
 """Interleaved channels that it is compiled for."""
 
 LINES = (3, 5, 7, 9)
@@ -54,17 +54,23 @@ LAUNCH_US = 2.0
 """What an H200 does in a microsecond, less what no kernel reaches: bytes moved, and instructions
 issued, counted by lane. A launch costs its ramp and its tail."""
 
-LOAD_SLOTS, STORE_SLOTS, SWEEP_SLOTS = 9, 13, 6
-"""Instructions of kernels_cu/chain.cu a cell: read, written, and of a sweep beside its taps. These
-and the sweeps' own are counted in its machine code for sm_90 (`python -m bench.sass`)."""
+LOAD_SLOTS, STORE_SLOTS = 9, 13
+SWEEP_SLOTS = {"uint8": 7.5, "uint16": 7.5, "float16": 5.0, "float32": 4.0}
+EXTREME_SLOTS = 3.0
+"""Instructions of kernels_cu/chain.cu a cell: read, written, and of a sum or an extreme beside its
+taps. These and the sweeps' own are counted in its machine code for sm_90 (`python -m bench.sass`).
+"""
 
-GRADIENT_SLOTS = {"uint8": 19, "uint16": 25, "float16": 49, "float32": 40}
+GRADIENT_SLOTS = {"uint8": 19, "uint16": 33, "float16": 23, "float32": 41}
+UNSHARP_SLOTS = {"uint8": 27, "uint16": 27, "float16": 10, "float32": 8}
+PAIR_SLOTS = {"uint8": 13, "uint16": 13, "float16": 20, "float32": 20}
 
 ALONE_SLOTS: dict[str, tuple[float, float]] = {
     **{"sum": (1.0, 3.0), "unsharp": (0.0, 6.0)},
-    **{"highest": (0.5, 2.0), "lowest": (0.5, 2.0)},
-    **{"max": (0.0, 4.0), "min": (0.0, 4.0), "mean": (0.0, 4.0)},
+    **{"highest": (0.0, 6.0), "lowest": (0.0, 6.0)},
+    **{"max": (1.0, 11.0), "min": (1.0, 11.0), "mean": (1.0, 24.0)},
 }
+ALONE_GRADIENT_SLOTS = {"uint8": 17, "uint16": 33, "float16": 23, "float32": 50}
 """The same of the steps' own kernels: a tap, and besides."""
 
 Kind = Literal["sum", "gradient", "unsharp", "highest", "lowest", "max", "min", "mean"]
@@ -266,7 +272,8 @@ def _alone_us(plan: ChainPlan, place: int) -> float:
     sweeps = step_sweeps(plan.steps[place])
     slots = 0.0
     for sweep in sweeps or ():
-        a_tap, besides = ALONE_SLOTS.get(sweep.kind, (0.0, sweep.slots - 4))
+        gradient = (0.0, ALONE_GRADIENT_SLOTS[source.dtype.name])
+        a_tap, besides = ALONE_SLOTS.get(sweep.kind, gradient)
         slots += a_tap * prod(sweep.size) + besides
     issued = slots * prod(target.shape)
     return max(moved / COPY_BYTES_US, issued / SLOTS_US) + LAUNCH_US
@@ -323,26 +330,25 @@ def _linear_sweeps(plan: LinearPlan) -> tuple[Sweep, ...] | None:
     height, width = first.height, first.width
     if is_integer_type(plan.images.dtype) and not _fits(plan):
         return None
-    begin = {"border": plan.images.border, "outside": float(plan.images.value)}
-    before = (plan.windows[0].pad[0], plan.windows[1].pad[0])
+    begin: dict[str, Any] = {"border": plan.images.border, "outside": float(plan.images.value)}
+    before, dtype = (plan.windows[0].pad[0], plan.windows[1].pad[0]), plan.images.dtype.name
     if plan.combine == "magnitude":
         if any(not s.separable or (s.height, s.width) != (3, 3) for s in stencils):
             return None  # of the sums of `plan_gradient`, which the kernel relies on
-        slots = GRADIENT_SLOTS[plan.images.dtype.name]
-        return (Sweep("gradient", (3, 3), slots, before, **begin),)  # type: ignore[arg-type]
+        return (Sweep("gradient", (3, 3), GRADIENT_SLOTS[dtype], before, **begin),)
     if first.separable:
         if height not in LINES or width not in LINES:
             return None
-        sweeps = _two("sum", height, width, before, 1, **begin)
+        sweeps = _two("sum", (height, width), before, 1, SWEEP_SLOTS[dtype], **begin)
         if plan.combine == "unsharp":
-            sweeps += (Sweep("unsharp", (1, 1), 50),)
+            sweeps += (Sweep("unsharp", (1, 1), UNSHARP_SLOTS[dtype]),)
         return sweeps
     square = height == width and height in SQUARES
     line = height == 1 and width in LINES  # sums along H alone are only the middle of two sweeps
     if plan.combine != "sum" or not (square or line):
         return None
-    slots = height * width + SWEEP_SLOTS
-    return (Sweep("sum", (height, width), slots, before, **begin),)  # type: ignore[arg-type]
+    slots = height * width + SWEEP_SLOTS[dtype]
+    return (Sweep("sum", (height, width), slots, before, **begin),)
 
 
 def _fits(plan: LinearPlan) -> bool:
@@ -384,7 +390,8 @@ def _box_sweeps(plan: BoxPlan) -> tuple[Sweep, ...] | None:
         return None
     before = (plan.windows[0].pad[0], plan.windows[1].pad[0])
     border, outside = plan.images.border, float(plan.images.value)
-    return _two("sum", height, width, before, 1, border=border, outside=outside)
+    besides = SWEEP_SLOTS[plan.images.dtype.name]
+    return _two("sum", (height, width), before, 1, besides, border=border, outside=outside)
 
 
 def _morph_sweeps(plan: MorphPlan) -> tuple[Sweep, ...] | None:
@@ -399,31 +406,30 @@ def _morph_sweeps(plan: MorphPlan) -> tuple[Sweep, ...] | None:
         before = (step.windows[0].pad[0], step.windows[1].pad[0])
         border, outside = plan.images.border, float(plan.images.value)
         kind: Kind = "highest" if step.operation == "dilate" else "lowest"
-        sweeps += _two(kind, height, width, before, 1.4, border=border, outside=outside)
+        begin: dict[str, Any] = {"border": border, "outside": outside}
+        sweeps += _two(kind, (height, width), before, 1.4, EXTREME_SLOTS, **begin)
     return sweeps
 
 
 def _two(
     kind: Kind,
-    height: int,
-    width: int,
+    size: tuple[int, int],
     before: tuple[int, int],
-    weight: float,
+    a_tap: float,
+    besides: float,
     **begin: Any,
 ) -> tuple[Sweep, ...]:
     """One sweep along H and one along W, but for axes along which there is nothing to do."""
-    sweeps = []
+    (height, width), sweeps = size, []
     if height > 1:
-        sweeps.append(
-            Sweep(kind, (height, 1), weight * height + SWEEP_SLOTS, (before[0], 0), **begin)
-        )
+        slots = a_tap * height + besides
+        sweeps.append(Sweep(kind, (height, 1), slots, (before[0], 0), **begin))
         begin = {}
     if width > 1:
-        sweeps.append(
-            Sweep(kind, (1, width), weight * width + SWEEP_SLOTS, (0, before[1]), **begin)
-        )
+        slots = a_tap * width + besides
+        sweeps.append(Sweep(kind, (1, width), slots, (0, before[1]), **begin))
     if not sweeps:
-        sweeps.append(Sweep("sum", (1, 1), 1 + SWEEP_SLOTS, **begin))
+        sweeps.append(Sweep("sum", (1, 1), 1 + besides, **begin))
     return tuple(sweeps)
 
 
@@ -451,7 +457,7 @@ def _pool_sweeps(plan: PoolPlan) -> tuple[Sweep, ...] | None:
         Sweep(
             kind,
             (height.size, width.size),
-            12 if pairs else 12 * prod(sizes) + 40,
+            PAIR_SLOTS[plan.dtype.name] if pairs else 12 * prod(sizes) + 40,
             (height.pad[0], width.pad[0]),
             (height.stride, width.stride),
             Border.CONSTANT,

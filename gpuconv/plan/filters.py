@@ -353,12 +353,7 @@ def plan_filter(
             raise ValueError(f"anchor must lie inside the kernel {weights.shape}, got {anchor}")
     stencil = plan_stencil(weights, head.dtype)
     check.choice("precision", precision, ("ieee", "tf32"))
-    if check.choice("algorithm", algorithm, ("auto", "direct", "tensor")) == "tensor":
-        refusal = gpu.refusal((stencil,), "sum", head.dtype, head.out_dtype, precision)
-        if refusal:
-            raise ValueError(
-                f"algorithm must be 'auto' or 'direct' for {refusal}, got {algorithm!r}"
-            )
+    _check_algorithm(algorithm, stencil, head, precision)
     return LinearPlan(
         head,
         (stencil,),
@@ -369,14 +364,34 @@ def plan_filter(
     )
 
 
+def _check_algorithm(
+    algorithm: gpu.Algorithm, stencil: Stencil, head: Images, precision: gpu.Precision
+) -> None:
+    if check.choice("algorithm", algorithm, ("auto", "direct", "tensor")) == "tensor":
+        refusal = gpu.refusal((stencil,), "sum", head.dtype, head.out_dtype, precision)
+        if refusal:
+            raise ValueError(
+                f"algorithm must be 'auto' or 'direct' for {refusal}, got {algorithm!r}"
+            )
+
+
 @remembered("images")
-def plan_separable_filter(images: Array, kernel_y: Any, kernel_x: Any, **common: Any) -> LinearPlan:
+def plan_separable_filter(
+    images: Array,
+    kernel_y: Any,
+    kernel_x: Any,
+    *,
+    algorithm: gpu.Algorithm = "auto",
+    **common: Any,
+) -> LinearPlan:
     """`separable_filter2d` and `gaussian_blur`: one kernel given by its factors."""
     head = plan_images(images, **common)
     column = check.host_weights("kernel_y", kernel_y, 1, shape="(KH,)")
     row = check.host_weights("kernel_x", kernel_x, 1, shape="(KW,)")
     stencil = plan_separable(column, row, head.dtype)
-    return LinearPlan(head, (stencil,), _windows((column.size, row.size)))
+    _check_algorithm(algorithm, stencil, head, "ieee")
+    windows = _windows((column.size, row.size))
+    return LinearPlan(head, (stencil,), windows, algorithm=algorithm)
 
 
 @remembered("images")

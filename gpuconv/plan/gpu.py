@@ -1,6 +1,7 @@
 """How the CUDA backend carries out a weighted sum: its rule, in one place. `repr(plan)` tells it.
 
     separable   along H, then along W: a stencil's own form, for integers part of the numbers
+    bands       the same of uint8, as products of banded matrices on tensor cores
     strip       dense, small and square: rows slide through registers
     general     dense, of any size
     tensor      dense, as products of banded matrices on tensor cores
@@ -22,10 +23,11 @@ import numpy.typing as npt
 from gpuconv.dtypes import DType, is_float, magnitude
 from gpuconv.quantize import Stencil
 
-Linear = Literal["separable", "strip", "general", "tensor"]
+Linear = Literal["separable", "bands", "strip", "general", "tensor"]
 
 LINEAR: dict[Linear, str] = {
     "separable": "along each axis in turn",
+    "bands": "along each axis in turn, as banded products on tensor cores",
     "strip": "rows sliding through registers",
     "general": "tap by tap from shared memory",
     "tensor": "banded products on tensor cores",
@@ -48,12 +50,18 @@ TENSOR = 0.63 * 495e12
 GENERAL = 1 / 3
 """Share of its rate that the general form reaches: it reads a weight and a pixel for four."""
 
+SEPARABLE_LANES = 7, 1.7
+"""Instructions of two short passes over bytes: for a result, and for each tap along both axes."""
+
 STRIPS, LARGE_STRIPS = (3, 5, 7), (9, 11, 13, 15)
 """Sides of the kernels that strips take; the large ones of one channel.
 
 Integers are also filtered by a larger square than their kernel where that pays: see
 `dense_strips` among the CUDA backend's files.
 """
+
+STRIP_CHANNELS = 4
+"""Interleaved, at most, for strips."""
 
 FEWEST_TAPS = 7
 """Along the longer side of a kernel that is worth tensor cores."""
@@ -105,21 +113,23 @@ def choose(
     `channels` lie interleaved.
     """
     first = stencils[0]
-    if first.separable:
-        return Choice("separable", first.why)
     direct, direct_time = _direct(stencils, dtype, bytes_each, channels)
+    tensor: Linear = "bands" if first.separable else "tensor"
     if algorithm == "tensor":
-        return Choice("tensor", "asked for")
+        return Choice(tensor, "asked for")
     if algorithm == "direct":
         return Choice(direct, "asked for")
     refused = _refusal(stencils, combine, dtype, precision)
     if refused:
         return Choice(direct, f"tensor cores do not take {refused}")
-    ratio = tensor_time(first, dtype, bytes_each, channels, precision) / direct_time
+    if first.separable:
+        ratio = bands_time(first, channels) / direct_time
+    else:
+        ratio = tensor_time(first, dtype, bytes_each, channels, precision) / direct_time
     if ratio >= 1:
         return Choice(direct, f"tensor cores would take {ratio:.1f} times as long")
     if PROVEN:
-        return Choice("tensor", f"{ratio:.2f} of the time of {direct}")
+        return Choice(tensor, f"{ratio:.2f} of the time of {direct}")
     return Choice(
         direct,
         f"tensor cores would take {ratio:.2f} of the time; not picked before their tests have "
@@ -132,6 +142,9 @@ def _direct(
 ) -> tuple[Linear, float]:
     """The form without tensor cores, and its seconds an element."""
     first = stencils[0]
+    if first.separable:
+        lanes = SEPARABLE_LANES[0] + SEPARABLE_LANES[1] * max(first.height, first.width)
+        return "separable", max(bytes_each / COPY, lanes / FLOATS)
     taps = sum(s.multiplications for s in stencils)
     if _by_strips(first, dtype, channels):
         rate = FLOATS if first.accumulator == "float32" else DOUBLES
@@ -145,7 +158,7 @@ def _direct(
 
 def _by_strips(stencil: Stencil, dtype: DType, channels: int) -> bool:
     """Whether strips take a square kernel."""
-    if stencil.height != stencil.width or channels not in (1, 3, 4):
+    if stencil.height != stencil.width or channels > STRIP_CHANNELS:
         return False
     if dtype.name == "uint16":
         exact = stencil.accumulator in ("float32", "float64")
@@ -187,8 +200,13 @@ def _refusal(
         return f"{dtype} images"
     if dtype.name == "float32" and precision == "ieee":
         return "float32 images at precision='ieee'"
-    if first.separable or len(stencils) > 1 or combine != "sum":
-        return "a kernel of rank 1, which takes two short passes"
+    if len(stencils) > 1 or combine != "sum":
+        return "more than one plain sum"
+    if first.separable and dtype.name != "uint8":
+        return f"a kernel of rank 1 on {dtype} images, which takes two short passes"
+    if first.separable:
+        fits = max(first.height, first.width) <= BAND_TAPS and bands(first) is not None
+        return "" if fits else "a kernel of rank 1 with these weights, or so many"
     if max(first.height, first.width) < FEWEST_TAPS:
         return f"a kernel of fewer than {FEWEST_TAPS} taps along either side"
     if max(first.height, first.width) > LARGEST_TAPS:
@@ -196,6 +214,83 @@ def _refusal(
     if split(first, dtype, precision) is None:
         return f"weights too large, or too far apart, for sums of {dtype} images"
     return ""
+
+
+TILE = 16
+"""Results along either axis that bands make at once."""
+
+BAND_TAPS = 33
+"""Most taps of a band; with several channels, fewer lie within its reach along W."""
+
+
+MOST_MIDDLE, MIDDLE_START, MIDDLE_LOW = 2**12 - 1, 2**10, 8
+"""Of the middle; what its low bits come with; how many those are."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bands:
+    """The weights of two passes over bytes, as tensor cores multiply them without loss.
+
+    The middle, with `bias` added, is without sign and at most MOST_MIDDLE. `column` is 256 times
+    the first of two terms of 8 bits, and the second; `row` has 11 bits, and is what a middle of
+    2^MIDDLE_LOW adds to a result.
+    """
+
+    column: tuple[npt.NDArray[np.int8], npt.NDArray[np.int8]]
+    row: npt.NDArray[np.float16]
+    bias: int
+    start: int
+    """That sums along W begin with, in their units, and the bias is gone."""
+    room: tuple[int, int]
+    """The least and the most that may be added to them besides."""
+
+
+def bands(stencil: Stencil) -> Bands | None:
+    """A separable stencil's weights for tensor cores; None where a sum would not be exact."""
+    assert stencil.column is not None
+    assert stencil.row is not None
+    return _bands(stencil.column, stencil.row, stencil.column_shift, stencil.shift)
+
+
+@lru_cache(maxsize=64)
+def _bands(column: Any, row: Any, column_shift: int, shift: int) -> Bands | None:
+    down, across = (w.array.astype(np.float64) for w in (column, row))
+    below, above = (math.ceil(255 * part / 2**column_shift) for part in _signed_sums(down))
+    bias = below + below % 2  # halves go to the same even numbers with it as without
+    most = above + bias
+    high = np.floor((down + 128) / 256)
+    if np.abs(high).max() > 127 or most > MOST_MIDDLE or most << column_shift >= 2**23:
+        return None
+    scaled = np.ldexp(across, MIDDLE_LOW - shift)
+    with np.errstate(over="ignore"):
+        halves = scaled.astype(np.float16)
+    smallest = np.abs(scaled[scaled != 0]).min(initial=1.0)
+    if not np.array_equal(halves, scaled) or smallest < np.finfo(np.float16).tiny:
+        return None
+    # Sums come from the start by whatever products are added first.
+    negative, positive = _signed_sums(across)
+    start = -(MIDDLE_START + bias) * (positive - negative)
+    least, greatest = (start + (most + MIDDLE_START) * part for part in (-negative, positive))
+    room = int(-MOST_SUM - least), int(MOST_SUM - greatest)
+    if not room[0] < 0 < room[1]:
+        return None
+    column_terms = high.astype(np.int8), (down - 256 * high).astype(np.int8)
+    return Bands(column_terms, halves, bias, int(start), room)
+
+
+def _signed_sums(weights: Any) -> tuple[float, float]:
+    """Of all that are negative, without their sign, and of all that are positive."""
+    return float(-weights[weights < 0].sum()), float(weights[weights > 0].sum())
+
+
+def bands_time(stencil: Stencil, channels: int) -> float:
+    """Seconds an element of two passes over bytes on tensor cores."""
+    slabs, tiles = (
+        2 + max(0, -(-(taps - TILE - 1) // TILE))
+        for taps in (stencil.height, (stencil.width - 1) * channels + 1)
+    )
+    products = (9 / 8 * -(-slabs // 2) + tiles) * 4 * 2048 / TILE**2
+    return max(2 / COPY, products / TENSOR)
 
 
 def split(stencil: Stencil, dtype: DType, precision: Precision) -> Terms | None:

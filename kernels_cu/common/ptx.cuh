@@ -114,7 +114,7 @@ __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* ro
 }
 #endif
 
-// d (16×8) += a (16×K, by rows) · b (K×8, by columns). With group = lane / 4, member = lane % 4:
+// d (16×8) = c, or d itself, + a (16×K, by rows) · b (K×8, by columns). With group = lane / 4, member = lane % 4:
 //
 //   d[0], d[1]     row group,     columns 2 * member, 2 * member + 1     d[2], d[3]  row group + 8
 //   a[0], a[1]     rows group and group + 8, the E columns from E * member on
@@ -124,27 +124,38 @@ __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* ro
 // where a register holds E elements: 1 (tf32, K = 8), 2 (f16, bf16, K = 16) or 4 (s8, u8, K = 32).
 #ifdef HAS_TENSOR_CORES
 #ifdef GPUCONV_EMULATOR
-#define MMA_WRAPPER(NAME, SUM, CONSTRAINT, INSTRUCTION, A, B)                \
+#define MMA_WRAPPER(NAME, SUM, KIND, INSTRUCTION, A, B)                                     \
+    __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4],                \
+                                         const unsigned (&b)[2], const SUM(&c)[4]) {        \
+        SUM sums[4] = {c[0], c[1], c[2], c[3]};                                             \
+        emulator::mma<emulator::A, emulator::B>(sums, a, b, emulator::here());              \
+        for (int i = 0; i < 4; ++i) d[i] = sums[i];                                         \
+    }                                                                                       \
+    MMA_IN_PLACE(NAME, SUM)
+#else
+#define MMA_WRAPPER(NAME, SUM, KIND, INSTRUCTION, A, B)                                     \
+    __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4],                \
+                                         const unsigned (&b)[2], const SUM(&c)[4]) {        \
+        asm volatile(INSTRUCTION                                                            \
+                     " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%10, %11, %12, %13};" \
+                     : "=" KIND(d[0]), "=" KIND(d[1]), "=" KIND(d[2]), "=" KIND(d[3])       \
+                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]),    \
+                       KIND(c[0]), KIND(c[1]), KIND(c[2]), KIND(c[3]));                     \
+    }                                                                                       \
+    MMA_IN_PLACE(NAME, SUM)
+#endif
+#define MMA_IN_PLACE(NAME, SUM)                                              \
     __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4], \
                                          const unsigned (&b)[2]) {           \
-        emulator::mma<emulator::A, emulator::B>(d, a, b, emulator::here());  \
+        NAME(d, a, b, d);                                                    \
     }
-#else
-#define MMA_WRAPPER(NAME, SUM, CONSTRAINT, INSTRUCTION, A, B)                                 \
-    __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4],                  \
-                                         const unsigned (&b)[2]) {                            \
-        asm volatile(INSTRUCTION                                                              \
-                     " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"       \
-                     : CONSTRAINT(d[0]), CONSTRAINT(d[1]), CONSTRAINT(d[2]), CONSTRAINT(d[3]) \
-                     : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));     \
-    }
-#endif
-MMA_WRAPPER(mma_tf32, float, "+f", "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", Tf32, Tf32)
-MMA_WRAPPER(mma_f16, float, "+f", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", F16, F16)
-MMA_WRAPPER(mma_bf16, float, "+f", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", Bf16,
+MMA_WRAPPER(mma_tf32, float, "f", "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", Tf32, Tf32)
+MMA_WRAPPER(mma_f16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", F16, F16)
+MMA_WRAPPER(mma_bf16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", Bf16,
             Bf16)
-MMA_WRAPPER(mma_s8, int, "+r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", S8, S8)
-MMA_WRAPPER(mma_u8_s8, int, "+r", "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32", U8, S8)
+MMA_WRAPPER(mma_s8, int, "r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", S8, S8)
+MMA_WRAPPER(mma_s8_u8, int, "r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32", S8, U8)
+#undef MMA_IN_PLACE
 #undef MMA_WRAPPER
 
 // A float as tf32: 10 bits of mantissa, halves away from zero.

@@ -70,6 +70,7 @@ struct Sliding {
     int between, more;   // of N pixels: in every window; first pixels whose windows hold one more
     uint32 more_of[7];   // 1 for each of these, else 0
     int ring_at;         // the blocks
+    static constexpr bool LOW = true;
     int lines_at, pitch_bytes;  // three lines of packs, each followed by one word
     int totals_at, mapped_at;
 };
@@ -404,8 +405,9 @@ struct RowWindows {
     }
 };
 
-// RISE rows of windows along columns; `tails` are read ahead.
-template <typename Work, typename Source>
+// RISE rows of windows along columns; `tails` are read ahead. Shape tells of a window's `height` and
+// `blocks`, and whether one of less than RISE rows is LOW enough to come.
+template <typename Work, typename Source, typename Shape = Sliding>
 struct ColumnWindows {
     using T = typename Work::T;
     using Op = typename Work::Down;
@@ -413,7 +415,7 @@ struct ColumnWindows {
     using Raw = Words<T, Work::N>;
     static constexpr int N = Work::N;
 
-    const Sliding& sliding;
+    const Shape& sliding;
     const Work& work;
     const Source& column;
     uint4* ring;  // the thread's own, 16 bytes of all threads side by side
@@ -460,7 +462,7 @@ struct ColumnWindows {
 
     __device__ __forceinline__ void reduce(Value (&found)[RISE], const Raw (&tails)[RISE], int y) {
         const int height = sliding.height;
-        if (height < RISE) {
+        if (Shape::LOW && height < RISE) {
             Value met[RISE];
             Raw heads[RISE - 2] = {};
             column.template read<false>(heads, y, height - 1);

@@ -33,6 +33,7 @@ from gpuconv.backends.cuda.window import (
     patches,
     stage_bytes,
 )
+from gpuconv.backends.cuda.window_channels import mean_launch
 from gpuconv.dtypes import DType, accumulator, is_float
 from gpuconv.plan import BoxPlan
 
@@ -135,6 +136,9 @@ def launches(
 def strip_launch(plan: BoxPlan, stack: Stack) -> Launch | None:
     """One launch at the speed of memory, where rows, the box's size and the sums' bits allow it."""
     dtype: DType = plan.images.dtype
+    found = mean_launch(stack, plan.windows, dtype)
+    if found is not None:
+        return found
     height, count, bits = plan.windows[0].size, plan.count, 8 * dtype.itemsize
     name = STRIP_TYPES.get(dtype.name)
     if name is None or (not is_float(dtype) and count >> 32 - bits):
@@ -151,12 +155,12 @@ def strip_launch(plan: BoxPlan, stack: Stack) -> Launch | None:
     odd_or_power = count % 2 == 1 or count & (count - 1) == 0
     by_inverse = bits == 8 and odd_or_power and count * 255 < 2**23
     mask = 0x01010101 << 7 if bits == 8 else 0x00010001 << 15
-    params = np.array(
-        (slider.packed, _mean(plan), 1 / count, by_inverse, mask if dtype.kind == "i" else 0),
-        BOX_STRIP,
-    )
+    is_small = by_inverse and count * 255 < 2**16
+    inverse = round(2**24 / count) / 2**24 if is_small else 1 / count
+    mask = mask if dtype.kind == "i" else 0
+    params = np.array((slider.packed, _mean(plan), inverse, by_inverse, mask), BOX_STRIP)
     arrays = (stack.input, stack.output, params)
-    small = "true" if by_inverse and count * 255 < 2**16 else "false"
+    small = "true" if is_small else "false"
     rows = rows_of(stack, plan.windows[1], STRIP_PACK[dtype.itemsize])
     variant = Variant(FILE, "box_strip", (rows, name, small))
     return Launch(variant, slider.grid, slider.block, arrays, slider.shared_bytes)

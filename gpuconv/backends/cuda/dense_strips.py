@@ -22,12 +22,12 @@ from gpuconv.backends.cuda.launch import (
 from gpuconv.backends.cuda.strips import LANE_STRIPS, WARPS, Shape, fits_strips, halo
 from gpuconv.backends.cuda.sums import DOUBLE, FLOAT, LANES, Sums, finish_of
 from gpuconv.dtypes import DType, is_float
-from gpuconv.plan import LinearPlan
+from gpuconv.plan import LinearPlan, gpu
 from gpuconv.quantize import Stencil
 
 SIZES, LARGE = (3, 5, 7), (9, 11, 13, 15)
-CHANNELS = (1, 3, 4)
-"""Interleaved; two are left to the general kernel."""
+CHANNELS = tuple(range(1, gpu.STRIP_CHANNELS + 1))
+"""Interleaved."""
 
 FORMS = (
     *(("uint8", FLOAT), ("uint16", FLOAT), ("uint16", DOUBLE)),

@@ -14,12 +14,16 @@ from gpuconv.backends.cuda import (
     conv_transpose,
     dense_strips,
     linear,
+    morph_small,
     morphology,
     pool,
     rank,
     separable_strips,
+    separable_tensor,
     toeplitz,
     unpool,
+    window_channels,
+    window_lanes,
 )
 from gpuconv.backends.cuda.launch import Family, Variant
 from gpuconv.plan import (
@@ -51,7 +55,18 @@ FAMILIES: dict[type, Family] = {
 FAMILIES[ChainPlan] = partial(chains.launches, FAMILIES)
 
 MODULES = (
-    *(toeplitz, dense_strips, separable_strips, linear, box, rank, morphology),
+    *(
+        toeplitz,
+        separable_tensor,
+        dense_strips,
+        separable_strips,
+        linear,
+        box,
+        rank,
+        morphology,
+        morph_small,
+    ),
+    *(window_lanes, window_channels),
     *(conv, conv_transpose, conv_pool, pool, adaptive, unpool, chains),
 )
 

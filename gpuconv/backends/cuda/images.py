@@ -62,6 +62,16 @@ class Stack:
         jobs = self.planes * down * across
         return np.array((jobs, down, across), TILING), blocks(jobs)
 
+    def stores(self, unit_bytes: int) -> bool:
+        """Whether the output's rows begin at multiples of so many bytes, their elements in a line.
+
+        Rows as the kernels see them: of one channel where those do not lie side by side.
+        """
+        outer, inner, row, step = self.packed["output"].item()
+        itemsize = self.output.dtype.itemsize
+        starts = (address(self.output), outer * itemsize, inner * itemsize, row * itemsize)
+        return step in (0, 1) and all(start % unit_bytes == 0 for start in starts)
+
 
 def stacks(images: Images, input: DeviceArray, output: DeviceArray) -> Iterator[Stack]:
     """The planes of a call, in as few stacks as the strides allow; usually one.

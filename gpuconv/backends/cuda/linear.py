@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuconv.backends.cuda import dense_strips, separable_strips, toeplitz
+from gpuconv.backends.cuda import dense_strips, separable_strips, separable_tensor, toeplitz
 from gpuconv.backends.cuda.images import IMAGES, TILING, Stack, stacks
 from gpuconv.backends.cuda.launch import (
     ANY,
@@ -21,10 +21,8 @@ from gpuconv.backends.cuda.launch import (
     Launch,
     Launcher,
     Variant,
-    address,
     both_kinds,
     cuda_type,
-    element_strides,
     stored_types,
     struct,
     tile_pitch,
@@ -82,7 +80,10 @@ SMALL_ROWS_EACH = 8
 
 Fast = Callable[[LinearPlan, Stack, Launcher], Launch | None]
 
-FAST: tuple[Fast, ...] = (toeplitz.launch, separable_strips.launch, dense_strips.launch)
+FAST: tuple[Fast, ...] = (
+    *(toeplitz.launch, separable_tensor.launch),
+    *(separable_strips.launch, dense_strips.launch),
+)
 """Ways to filter a stack of planes, asked in turn; None: not this plan, or not these arrays."""
 
 
@@ -171,7 +172,9 @@ def _launch(recipe: Recipe, stack: Stack, launcher: Launcher) -> Launch:
         stored = (cuda_type(element), *stored_types(element, stack.output.dtype))
     soon = ("sum", "magnitude") if is_float(element) else ("sum", "small")
     from_registers = (
-        recipe.how in soon and stored[1] != ANY and _writes_packs(stack.output, sums.pack)
+        recipe.how in soon
+        and stored[1] != ANY
+        and stack.stores(sums.pack * stack.output.dtype.itemsize)
     )
     finish = np.array((*recipe.finish, HOW[recipe.how], from_registers), FINISH)
     if recipe.small and from_registers and stack.input.dtype == element:
@@ -203,19 +206,6 @@ def _launch_small(
         (LANES, WARPS, 1),
         (stack.input, stack.output, params),
         small.shared_bytes,
-    )
-
-
-def _writes_packs(array: DeviceArray, pack: int) -> bool:
-    """Whether every row begins at a multiple of a pack and its elements lie side by side."""
-    *outer, pixel, channel = element_strides(array)
-    channels = array.shape[-1]
-    pack_bytes = pack * array.dtype.itemsize
-    side_by_side = channel in (0, 1) and pixel in (0, channels)
-    return (
-        side_by_side
-        and all(s * array.dtype.itemsize % pack_bytes == 0 for s in outer)
-        and address(array) % pack_bytes == 0
     )
 
 

@@ -18,7 +18,6 @@ from gpuconv.backends.cuda.launch import (
     Launch,
     Launcher,
     Variant,
-    address,
     blocks,
     struct,
     tile_pitch,
@@ -33,7 +32,7 @@ ROWS = 8
 MEDIAN_ROWS = 32
 """Outputs of a tile of `median`, rows at most."""
 
-STRIP_CHANNELS = (1, 3, 4)
+STRIP_CHANNELS = (1, 2, 3, 4)
 STRIP_ROWS = 256
 """Of `median_strip`: interleaved channels, rows of a strip."""
 
@@ -167,18 +166,10 @@ def _tiled(
     if shared_bytes > SHARED_BYTES:
         pitch = shared_bytes = 0
     tiling, grid = stack.tiling(rows, columns)
-    sizes = (*_window(plan), rows, pitch, _stores_wide(stack))
+    sizes = (*_window(plan), rows, pitch, stack.stores(WIDE_BYTES))
     params = np.array((stack.packed, tiling, pack_keys(dtype), *sizes), RANK)
     arrays = (stack.input, stack.output, params)
     return Launch(variant, grid, (LANES, min(warps, rows), 1), arrays, shared_bytes)
-
-
-def _stores_wide(stack: Stack) -> bool:
-    """Whether every row of the output begins at a multiple of 16 bytes, its elements in a line."""
-    outer, inner, row, step = (int(n) for n in stack.packed["output"].item())
-    itemsize = stack.output.dtype.itemsize
-    starts = (address(stack.output), outer * itemsize, inner * itemsize, row * itemsize)
-    return step == 1 and all(start % WIDE_BYTES == 0 for start in starts)
 
 
 def _counts(plan: RankPlan, stack: Stack) -> Launch:

@@ -21,7 +21,7 @@ from gpuconv.backends.cuda.launch import (
     cuda_type,
     struct,
 )
-from gpuconv.backends.cuda.strips import LANE_STRIPS, STRIPS, fits_strips, strips_down
+from gpuconv.backends.cuda.strips import LANE_STRIPS, fits_strips, strips_down
 from gpuconv.backends.cuda.sums import DOUBLE, FLOAT, HOW, Sums, finish_of, sums_of
 from gpuconv.dtypes import DType, is_float
 from gpuconv.plan import LinearPlan
@@ -32,13 +32,13 @@ FILE, GRADIENTS = "separable_strip.cu", "gradient_strip.cu"
 ODD = tuple(range(3, 32, 2))
 TAPS = {
     "uint8": (3, 5, 7, 9, 11, 13, 15, 21, 31, 41),
-    "uint16": (3, 5, 7, 9, 11, 15),
+    "uint16": (3, 5, 7, 9, 11, 15, 31),
     "float16": ODD[:7],
     "float": ODD,
 }
 COLOUR_TAPS = {
     "uint8": (3, 5, 7, 9, 15, 31),
-    "uint16": (3, 5, 9, 15),
+    "uint16": (3, 5, 9, 15, 31),
     "float16": (3, 5, 7, 9),
     "float": (3, 5, 7, 9),
 }
@@ -48,8 +48,8 @@ Integers take any that has room for their taps, floats their own or `separable_o
 """
 
 MOST_TAPS, MOST_BYTE_TAPS, MOST_ODD = 32, 42, 31
-CHANNELS = (1, 3, 4)
-"""Interleaved; two are left to the general kernel."""
+CHANNELS = (1, 2, 3, 4)
+"""Interleaved."""
 
 FORMS = (("float16", FLOAT), ("float", FLOAT), ("uint16", DOUBLE))
 """(element type, sums) of `separable_strip`; bytes have a kernel of their own."""
@@ -65,10 +65,17 @@ GROUP = 4
 """Rows that `separable_bytes` takes at a time."""
 
 
+BLOCK_STRIPS = struct(
+    "BlockStrips",
+    *(("jobs", "i8"), ("each", "i4"), ("lanes", "i4"), ("rows", "i4"), ("beside", "i4")),
+    *(("above", "i4"), ("below", "i4")),
+)
+
+
 def _params(sums: Sums) -> np.dtype[np.void]:
     return struct(
         "SeparableStripParams",
-        *(("images", IMAGES), ("strips", STRIPS), ("finish", FINISH[sums])),
+        *(("images", IMAGES), ("strips", BLOCK_STRIPS), ("finish", FINISH[sums])),
         *(("scale", sums.weights), ("magic", sums.weights)),
         *(("column", (sums.weights, (MOST_TAPS,))), ("row", (sums.weights, (MOST_TAPS,)))),
     )
@@ -85,14 +92,14 @@ FINISH = {
 STRIP_PARAMS = {sums: _params(sums) for sums in (FLOAT, DOUBLE)}
 BYTES_PARAMS = struct(
     "SeparableBytesParams",
-    *(("images", IMAGES), ("strips", STRIPS), ("finish", FINISH[FLOAT])),
+    *(("images", IMAGES), ("strips", BLOCK_STRIPS), ("finish", FINISH[FLOAT])),
     *(("start", "i4"), ("scale", "f4"), ("up", "f4"), ("down", "f4")),
     *(("even", ("u4", (MOST_BYTE_TAPS // 2,))), ("odd", ("u4", (MOST_BYTE_TAPS // 2,)))),
     ("row", ("f4", (MOST_BYTE_TAPS,))),
 )
 ODD_PARAMS = struct(
     "SeparableOddParams",
-    *(("images", IMAGES), ("strips", STRIPS), ("finish", FINISH[FLOAT])),
+    *(("images", IMAGES), ("strips", BLOCK_STRIPS), ("finish", FINISH[FLOAT])),
     *(("height", "i4"), ("width", "i4")),
     *(("last", "f4"), ("column", ("f4", (MOST_ODD - 1,)))),
     *(("centre", "f4"), ("before", ("f4", (MOST_ODD // 2 + 1,)))),
@@ -130,6 +137,11 @@ def variants() -> Iterator[Variant]:
 def taps_of(element: str, channels: int) -> tuple[int, ...]:
     """The sizes of windows that there are kernels for."""
     return (TAPS if channels == 1 else COLOUR_TAPS)[element]
+
+
+def rows_at_once(variant: Variant) -> int:
+    """That a kernel takes: twin of ROWS in the CUDA source."""
+    return {"separable_bytes": GROUP, "separable_strip": 2, "separable_odd": 1}[variant.kernel]
 
 
 def _variant(kernel: str, *arguments: str | int) -> Variant:
@@ -188,10 +200,11 @@ def _smoothing(stencils: tuple[Stencil, ...]) -> tuple[int, int] | None:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What a block makes of a row, and what it reads besides."""
+    """What a thread makes of a row, and what is read besides."""
 
-    columns: int
-    halo: int
+    elements: int
+    beside: int
+    """Threads at either end of a row, and of a block, that neighbours alone need."""
     above: int
     below: int
     multiple: int
@@ -200,19 +213,17 @@ class Shape:
     """That a multiprocessor has registers for."""
 
     def strips(self, stack: Stack) -> tuple[np.ndarray[Any, Any], tuple[int, int, int]]:
-        """(a STRIPS, the grid): strips that keep a GPU busy."""
-        across = -(-stack.row // self.columns)
-        down = strips_down(
-            *(stack.planes, across, 1, stack.height, MOST_ROWS),
-            *(self.above + self.below, self.blocks),
-        )
+        """(a BLOCK_STRIPS, the grid): strips that keep a GPU busy."""
+        lanes = -(-stack.row // self.elements) + 2 * self.beside
+        own, again = WARPS * LANES - 2 * self.beside, self.above + self.below
+        down = strips_down(stack.planes, lanes, own, stack.height, MOST_ROWS, again, self.blocks)
         rows = -(-stack.height // down)
         rows = -(-rows // self.multiple) * self.multiple
         down = -(-stack.height // rows)
-        jobs = stack.planes * down * across
-        fields = (jobs, down, across, rows, self.columns)
-        halos = (self.above, self.below, self.halo, self.halo)
-        return np.array((*fields, *halos), STRIPS), blocks(jobs)
+        each = -(-(down * lanes - 2 * self.beside) // own)
+        jobs = stack.planes * each
+        fields = (jobs, each, lanes, rows, self.beside, self.above, self.below)
+        return np.array(fields, BLOCK_STRIPS), blocks(jobs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,19 +280,21 @@ def _recipe(
         if middle is None:
             return None
         # Windows end in the group of rows that was read last.
-        rows = -(-(size - 1) // GROUP) * GROUP - size // 2, size // 2
+        rows = -(-(size - 1) // GROUP) * GROUP - size // 2, size // 2, GROUP
         return Recipe(
             _variant("separable_bytes", size, channels),
             BYTES_PARAMS,
-            _shape(8, size // 2 * channels, rows, GROUP, 4 if size < 16 else 3),
+            _shape(8, size // 2 * channels, rows, 4 if size < 16 else 3),
             (finish, *middle, _filled(row * scale, MOST_BYTE_TAPS)),
         )
     rounding = 0.5**first.column_shift, ROUNDING[sums] if first.column_shift else 0.0
-    each = 4 if sums is DOUBLE else WIDE_BYTES // dtype.itemsize
+    each = WIDE_BYTES // dtype.itemsize if sums is FLOAT else 4 if size <= 15 else 2
+    variant = _variant("separable_strip", element, sums.type, size, channels)
+    rows = size // 2, size // 2, rows_at_once(variant)
     return Recipe(
-        _variant("separable_strip", element, sums.type, size, channels),
+        variant,
         STRIP_PARAMS[sums],
-        _shape(each, size // 2 * channels, (size // 2,) * 2, 1, _blocks(size, each, sums)),
+        _shape(each, size // 2 * channels, rows, _blocks(size, each, sums)),
         (finish, *rounding, _filled(column, MOST_TAPS), _filled(row * scale, MOST_TAPS)),
     )
 
@@ -304,7 +317,7 @@ def _odd(
     return Recipe(
         _variant("separable_odd", element, channels),
         ODD_PARAMS,
-        _shape(4, len(row) // 2 * channels, (len(column) // 2,) * 2, 1, 3),
+        _shape(4, len(row) // 2 * channels, (len(column) // 2, len(column) // 2, 1), 3),
         (
             *(finish, len(column), len(row)),
             *(column[-1], _filled(column[-2::-1], MOST_ODD - 1)),
@@ -339,16 +352,16 @@ def _window(
     return None if exact and size != 2 * reach + 1 else size
 
 
-def _shape(each: int, reach: int, rows: tuple[int, int], multiple: int, blocks: int) -> Shape:
+def _shape(each: int, reach: int, rows: tuple[int, int, int], blocks: int) -> Shape:
     """Of a kernel whose threads own `each` elements, and need `reach` on either side."""
-    halo = -(-reach // each) * each
-    return Shape(WARPS * LANES * each - 2 * halo, halo, *rows, multiple, blocks)
+    return Shape(each, -(-reach // each), *rows, blocks)
 
 
 def _blocks(size: int, each: int, sums: Sums) -> int:
     """That a multiprocessor has registers for: twin of BLOCKS in the CUDA source."""
     words = (size - 1) * each * sums.bytes // 4
-    return 5 if words <= 24 else 4 if words <= 56 else 3 if words <= 128 else 2
+    three = 104 if sums is DOUBLE else 128
+    return 5 if words < 24 else 4 if words <= 56 else 3 if words <= three else 2
 
 
 def _soon_sharp(stencil: Stencil, dtype: DType, amount: int) -> bool:

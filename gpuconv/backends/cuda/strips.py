@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpuconv.backends.cuda.images import Stack
-from gpuconv.backends.cuda.launch import WIDE_BYTES, blocks, element_strides, struct
-from gpuconv.backends.cuda.launch import address as address_of
+from gpuconv.backends.cuda.launch import WIDE_BYTES, blocks, struct
 
 STRIPS = struct(
     "Strips",
@@ -112,13 +111,5 @@ def halo(reach: int, lane: int, itemsize: int) -> int:
 
 def fits_strips(stack: Stack) -> bool:
     """Whether rows of input and output begin at multiples of 16 bytes, in elements of one dtype."""
-    if stack.input.dtype != stack.output.dtype or not stack.packed["wide_loads"]:
-        return False
-    itemsize = stack.output.dtype.itemsize
-    *outer, pixel, channel = element_strides(stack.output)
-    side_by_side = channel in (0, 1) and pixel in (0, 1, stack.output.shape[-1])
-    return (
-        side_by_side
-        and all(s * itemsize % WIDE_BYTES == 0 for s in outer)
-        and address_of(stack.output) % WIDE_BYTES == 0
-    )
+    same = stack.input.dtype == stack.output.dtype
+    return same and bool(stack.packed["wide_loads"]) and stack.stores(WIDE_BYTES)

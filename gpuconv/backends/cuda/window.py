@@ -84,6 +84,13 @@ class Field:
         arrays = (stack.input, stack.output, stack.packed)
         return cls(*arrays, stack.planes, stack.height, stack.row, stack.channels)
 
+    def stack(self) -> Stack | None:
+        """The planes, where the outputs are whole ones."""
+        if self.first_row or self.input_row or self.rows != int(self.packed["height"]):
+            return None
+        arrays = (self.input, self.output, self.planes)
+        return Stack(*arrays, self.rows, self.row, self.channels, self.packed)
+
     def pack(
         self, windows: tuple[AxisWindow, AxisWindow], tile: tuple[int, int]
     ) -> tuple[Packed, Grid]:
@@ -209,6 +216,17 @@ def stage_bytes(itemsize: int) -> int:
     return LONG_WARPS * LONG_RUN * odd_pitch(LONG_RUN, itemsize) * itemsize
 
 
+def _middle_bytes(stack: Stack, dtype: DType) -> int:
+    """Memory for what lies between two steps over one image."""
+    pitch = _up(stack.row, max(1, WIDE_BYTES // dtype.itemsize))
+    return stack.height * int(stack.packed["inner"]) * pitch * dtype.itemsize
+
+
+def holds_images(stack: Stack, dtype: DType) -> bool:
+    """Whether `in_two_steps` yields whole images."""
+    return _middle_bytes(stack, dtype) <= WORKSPACE_BYTES
+
+
 def in_two_steps(
     stack: Stack,
     windows: tuple[AxisWindow, AxisWindow],
@@ -227,7 +245,7 @@ def in_two_steps(
     count = stack.planes // inner
     plane_bytes = inner * pitch * dtype.itemsize
     rows = held = height
-    if height * plane_bytes > WORKSPACE_BYTES:
+    if not holds_images(stack, dtype):
         rows = min(height, max(1, WORKSPACE_BYTES // plane_bytes - halo))
         held = rows + halo
     beyond = rows < height and images.border is Border.WRAP

@@ -22,6 +22,10 @@ __global__ void product_tf32(const float* a, const float* b, float* out, int dep
     store_sums(d, out);
 }
 
+__device__ __forceinline__ void multiply(float, float (&d)[4], const unsigned (&a)[4],
+                                         const unsigned (&b)[2]) {
+    mma_tf32(d, a, b);
+}
 __device__ __forceinline__ void multiply(float16, float (&d)[4], const unsigned (&a)[4],
                                          const unsigned (&b)[2]) {
     mma_f16(d, a, b);
@@ -36,7 +40,7 @@ __device__ __forceinline__ void multiply(int8, int (&d)[4], const unsigned (&a)[
 }
 __device__ __forceinline__ void multiply(uint8, int (&d)[4], const unsigned (&a)[4],
                                          const unsigned (&b)[2]) {
-    mma_u8_s8(d, a, b);
+    mma_s8_u8(d, a, b);
 }
 
 // Two buffers: while one is multiplied, the next 16 columns of A and rows of B are on their way.
@@ -72,9 +76,9 @@ __global__ void product_half(const T* a, const T* b, float* out, int depth) {
 
 // 8-bit: A by rows as ldmatrix reads it in pairs of bytes, B given by columns ([8][depth]).
 template <typename T>
-__global__ void product_8bit(const T* a, const int8* b, int* out, int depth) {
-    SHARED_ARRAY(T, left, [16][48]);
-    SHARED_ARRAY(int8, right, [8][48]);
+__global__ void product_8bit(const int8* a, const T* b, int* out, int depth) {
+    SHARED_ARRAY(int8, left, [16][48]);
+    SHARED_ARRAY(T, right, [8][48]);
     const int lane = threadIdx.x;
     int d[4] = {};
     for (int k = 0; k < depth; k += 32) {
@@ -90,6 +94,18 @@ __global__ void product_8bit(const T* a, const int8* b, int* out, int depth) {
         __syncwarp();
     }
     store_sums(d, out);
+}
+
+// One product of registers as they are: those of lane 0, of lane 1, ...
+template <typename T, typename Sum>
+__global__ void product_of_registers(const unsigned* a, const unsigned* b, Sum* out) {
+    const int lane = threadIdx.x;
+    unsigned left[4], right[2];
+    for (int r = 0; r < 4; r++) left[r] = a[4 * lane + r];
+    for (int r = 0; r < 2; r++) right[r] = b[2 * lane + r];
+    Sum d[4] = {};
+    multiply(T(), d, left, right);
+    for (int r = 0; r < 4; r++) out[4 * lane + r] = d[r];
 }
 
 // 4 bytes at a time with zeros beyond `count`, and one matrix turned round.
