@@ -97,15 +97,7 @@ struct Sums {
     static constexpr int UNROLL = ROWS == Rows::Any ? 1 : 2;
     static_assert(BYTES || !SMALL, "only sums of bytes are as small");
     using Raw = Words<T, N>;
-    template <bool, typename>
-    struct NumberOf {
-        using type = float;
-    };
-    template <typename U>
-    struct NumberOf<true, U> {
-        using type = uint32;
-    };
-    using Number = typename NumberOf<WHOLE, T>::type;
+    using Number = either<WHOLE, uint32, float>;
 
     static constexpr int SUMS = BYTES ? 4 : N;
     struct Down {

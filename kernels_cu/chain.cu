@@ -492,22 +492,13 @@ __device__ __forceinline__ void sweep_tile(const Sweep& sweep, float* shared, in
     }
 }
 
-template <int BYTES>
-struct WordOf {
-    using type = uint32;
-};
-template <>
-struct WordOf<2> {
-    using type = uint64;
-};
-
 // Four elements from element `lead` on of two packs that follow each other.
 template <typename T>
 __device__ __forceinline__ Pack<T, Q> pick(const Pack<T, Q>& first, const Pack<T, Q>& second,
                                            int lead) {
     Pack<T, Q> picked;
     if constexpr (sizeof(T) <= 2) {
-        using Word = typename WordOf<sizeof(T)>::type;
+        using Word = either<sizeof(T) == 2, uint64, uint32>;
         Word low, high;
         memcpy(&low, &first, sizeof(Word));
         memcpy(&high, &second, sizeof(Word));

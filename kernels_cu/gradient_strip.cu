@@ -13,13 +13,7 @@ constexpr int STRIP_WARPS = 4;  // twin of WARPS in gpuconv/backends/cuda/strips
 
 // What gradients are exact in, but for bytes.
 template <typename T>
-struct SumOf {
-    using type = float;
-};
-template <>
-struct SumOf<uint16> {
-    using type = int;
-};
+using SumOf = either<same_type<T, uint16>, int, float>;
 
 // Twin of GRADIENT_PARAMS in gpuconv/backends/cuda/separable_strips.py.
 struct GradientStripParams {
@@ -35,7 +29,7 @@ struct GradientStripParams {
 template <typename T, int C>
 struct Gradients {
     static constexpr int N = 16 / int(sizeof(T));
-    using A = typename SumOf<T>::type;
+    using A = SumOf<T>;
     using Line = A[N + 2 * C];
 
     template <typename Reader>

@@ -194,15 +194,6 @@ struct EdgeReader {
     }
 };
 
-template <bool INSIDE, typename U, int N, int REACH>
-struct ReaderOf {
-    using type = InnerReader<U, N, REACH>;
-};
-template <typename U, int N, int REACH>
-struct ReaderOf<false, U, N, REACH> {
-    using type = EdgeReader<U, N, REACH>;
-};
-
 // A strip from its first row to its last.
 template <Boxes BOXES, int SIZE, int C, typename T, bool INSIDE>
 struct March {
@@ -213,7 +204,7 @@ struct March {
     static constexpr int SIDE = TWICE ? HALF * C : 0;  // first results on either side of a lane's
     static constexpr int REACH = HALF * C + SIDE;
     static constexpr int ABOVE = TWICE ? 2 * HALF : HALF;  // rows of the image
-    using Reader = typename ReaderOf<INSIDE, U, N, REACH>::type;
+    using Reader = either<INSIDE, InnerReader<U, N, REACH>, EdgeReader<U, N, REACH>>;
     using Row = typename Reader::Row;
 
     const MorphSmallParams& params;

@@ -71,15 +71,7 @@ struct Range {
 };
 
 template <bool BOTH, typename T>
-struct ExtremeOf {
-    using type = Highest<Key<T>>;
-};
-template <typename T>
-struct ExtremeOf<true, T> {
-    using type = Range<Key<T>>;
-};
-template <bool BOTH, typename T>
-using Extreme = typename ExtremeOf<BOTH, T>::type;
+using Extreme = either<BOTH, Range<Key<T>>, Highest<Key<T>>>;
 
 // The number to be stored, from its bits: wide enough for a pixel of T and for a difference.
 template <typename T, bool is_signed = Scalar<T>::integer && (T(-1) < T(0))>

@@ -39,6 +39,18 @@ struct SameType<T, T> {
 template <typename T, typename U>
 constexpr bool same_type = SameType<T, U>::value;
 
+// A where CHOICE is true, else B.
+template <bool CHOICE, typename A, typename B>
+struct Either {
+    using type = A;
+};
+template <typename A, typename B>
+struct Either<false, A, B> {
+    using type = B;
+};
+template <bool CHOICE, typename A, typename B>
+using either = typename Either<CHOICE, A, B>::type;
+
 // One number as another type: unchanged, or rounded once and saturated.
 template <typename T, typename From>
 __device__ __forceinline__ T convert(From value) {

@@ -34,15 +34,7 @@ constexpr int BLOCKS_EACH =
     sizeof(A) == 16 || (CONVERTS_BFLOAT16 && same_type<T, bfloat16>) ? 1 : 2;
 
 template <typename A>
-struct WeightOf {
-    using type = A;
-};
-template <>
-struct WeightOf<int128> {
-    using type = int64;
-};
-template <typename A>
-using Weight = typename WeightOf<A>::type;
+using Weight = either<same_type<A, int128>, int64, A>;
 
 __device__ __forceinline__ float multiply_add(float weight, float value, float sum) {
     return __fmaf_rn(weight, value, sum);
@@ -56,13 +48,7 @@ __device__ __forceinline__ int128 multiply_add(int64 weight, int128 value, int12
 
 // What is exact where sums in A are finished: int64 for the small sums of float.
 template <typename A>
-struct WholeOf {
-    using type = int128;
-};
-template <>
-struct WholeOf<float> {
-    using type = int64;
-};
+using Whole = either<same_type<A, float>, int64, int128>;
 
 // Sums of a thread by row and element, and of several stencils.
 template <typename A>
@@ -214,13 +200,13 @@ __device__ __forceinline__ void finish_element(const A (&sums)[STENCILS], const 
         }
         write_element(output, images, plane, y, x, result);
     } else {
-        using Whole = typename WholeOf<A>::type;
         int128 result;
         if constexpr (STENCILS == 2) {
             result = magnitude(sums[0], sums[1]);
         } else if (finish.how == How::Unsharp) {
             const int bits = finish.shift + AMOUNT_BITS;
-            const Whole own = Whole(pixel()), missing = (own << finish.shift) - Whole(sums[0]);
+            const Whole<A> own = Whole<A>(pixel());
+            const Whole<A> missing = (own << finish.shift) - Whole<A>(sums[0]);
             result = drop_bits((own << bits) + missing * finish.amount, bits);
         } else {
             if constexpr (sizeof(A) < 16) {
@@ -230,7 +216,7 @@ __device__ __forceinline__ void finish_element(const A (&sums)[STENCILS], const 
                     return;
                 }
             }
-            const Whole quarters = (Whole(sums[0]) + finish.whole) * 4 + finish.rest;
+            const Whole<A> quarters = (Whole<A>(sums[0]) + finish.whole) * 4 + finish.rest;
             const int128 even = int128(uint128(finish.even_high) << 64 | finish.even_low);
             result = drop_bits(quarters, finish.shift + 2) + even;
         }

@@ -166,15 +166,7 @@ struct Lanes<Extreme<T>> {
     }
 
 private:
-    template <bool BYTES, typename>
-    struct HalvesOf {
-        using type = T;
-    };
-    template <typename Any>
-    struct HalvesOf<true, Any> {
-        using type = uint16;
-    };
-    using Halves = typename HalvesOf<sizeof(T) == 1, T>::type;
+    using Halves = either<sizeof(T) == 1, uint16, T>;
 };
 
 template <>
@@ -216,16 +208,8 @@ struct Lanes<Extreme<float>> {
 template <typename T, typename Sum>
 struct Lanes<Mean<T, Sum>> {
     static constexpr bool PAIRED = sizeof(T) == 1;
-    template <bool, typename>
-    struct ValueOf {
-        using type = float;
-    };
-    template <typename Any>
-    struct ValueOf<true, Any> {
-        using type = uint32;
-    };
     using Element = T;
-    using Value = typename ValueOf<PAIRED, T>::type;
+    using Value = either<PAIRED, uint32, float>;
     struct Context {
         __device__ __forceinline__ explicit Context(const Operation&) {}
     };

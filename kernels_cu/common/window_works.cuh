@@ -166,15 +166,7 @@ struct WindowSums {
     static constexpr bool PAIRED = sizeof(T) == 1;
     static constexpr int N = sizeof(T) == 4 ? 4 : 8, BLOCKS = PAIRED ? 1 : N / 4;
     using Raw = Words<T, N>;
-    template <bool, typename>
-    struct NumberOf {
-        using type = float;
-    };
-    template <typename U>
-    struct NumberOf<true, U> {
-        using type = uint32;
-    };
-    using Number = typename NumberOf<PAIRED, T>::type;
+    using Number = either<PAIRED, uint32, float>;
     static constexpr int SUMS = 4 * BLOCKS;
 
     struct Across {
@@ -198,16 +190,9 @@ struct WindowSums {
             return result;
         }
     };
-    template <bool, typename Source, typename Shape>
-    struct ColumnsOf {
-        using type = ColumnWindows<WindowSums, Source, Shape>;
-    };
     template <typename Source, typename Shape>
-    struct ColumnsOf<true, Source, Shape> {
-        using type = RunningSums<WindowSums, Source, Shape>;
-    };
-    template <typename Source, typename Shape>
-    using Columns = typename ColumnsOf<PAIRED, Source, Shape>::type;
+    using Columns = either<PAIRED, RunningSums<WindowSums, Source, Shape>,
+                           ColumnWindows<WindowSums, Source, Shape>>;
 
     float inverse;
 
