@@ -186,7 +186,8 @@ __device__ __forceinline__ void make_middle(Middle& middle,
             unsigned pixels[2];
 #pragma unroll
             for (int i = 0; i < 2; ++i)
-                pixels[i] = __byte_perm(raw[2 * p + i][0], raw[2 * p + i][1], odd ? 0x7531 : 0x6420);
+                pixels[i] =
+                    __byte_perm(raw[2 * p + i][0], raw[2 * p + i][1], odd ? 0x7531 : 0x6420);
             if (p == 0) {
                 mma_s8_u8(high, weights.down[p][0], pixels, nothing);
                 mma_s8_u8(low, weights.down[p][1], pixels, weights.first);
