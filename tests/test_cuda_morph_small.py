@@ -50,7 +50,7 @@ def check_boxes(emulator, dtype, border, sizes):
 @pytest.mark.parametrize("border", reference.BORDERS)
 @pytest.mark.parametrize(
     ("dtype", "sizes"),
-    [("uint8", (3, 5, 7, 9, 15)), ("int16", (15, 3)), ("float32", (5, 15)), ("float16", (3,))],
+    [("uint8", (3, 9, 15)), ("int16", (15,)), ("float32", (5, 15)), ("float16", (3,))],
 )
 def test_boxes_give_numpys_numbers(dtype, sizes, border, emulator):
     check_boxes(emulator, dtype, border, sizes)
@@ -98,7 +98,7 @@ def test_rows_around_a_block_of_four_give_numpys_numbers(height, monkeypatch, em
     monkeypatch.setattr(strips, "FEWEST_ROWS", 3)
     strips.strips_down.cache_clear()
     images = random_images((2, height, 80), "uint8")
-    for size in (3, 7, 9, 15):
+    for size in (3, 9, 15):
         for function, border in (("morph_open", "edge"), ("morph_gradient", "reflect")):
             check(emulator, function, images, size, kernel_of(size), border=border)
     strips.strips_down.cache_clear()
@@ -127,7 +127,7 @@ def test_nan_and_infinity_stay_in_their_windows(dtype, sizes, function, emulator
 
 @pytest.mark.emulator
 def test_differences_of_signed_integers_saturate(emulator):
-    for dtype, sizes in (("int8", (3, 7)), ("int16", (3, 15)), ("int32", (3,))):
+    for dtype, sizes in (("int8", (3,)), ("int16", (15,)), ("int32", (3,))):
         info = np.iinfo(dtype)
         images = np.full((9, whole_packs(40, dtype)), info.min, dtype)
         images[4, 5], images[4, 30] = info.max, 0
@@ -135,13 +135,24 @@ def test_differences_of_signed_integers_saturate(emulator):
             check(emulator, "morph_gradient", images, size, kernel_of(size))
 
 
+@pytest.mark.slow
 @pytest.mark.emulator
 @pytest.mark.parametrize("function", FUNCTIONS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_box_survives_the_check_build(dtype, function):
+    backend = EmulatorBackend(checked=True)
+    for size in (*SMALL, *BLOCKS):
+        images = random_images((2, 19, whole_packs(250, dtype)), dtype)
+        check(backend, function, images, size, kernel_of(size), border="edge")
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize("function", ["morph_open", "morph_gradient"])
 def test_blocks_that_take_several_jobs_survive_the_check_build(function, monkeypatch):
     monkeypatch.setattr(launch, "MOST_BLOCKS", 2)
     backend = EmulatorBackend(checked=True)
     for dtype, shape, keywords in (
-        ("uint8", (3, 20, 1040), {}),
+        ("uint8", (3, 20, 272), {}),
         ("float32", (2, 9, 140, 3), {"channel_axis": -1}),
     ):
         images = random_images(shape, dtype)

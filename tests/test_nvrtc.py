@@ -69,7 +69,7 @@ def test_wrappers_become_the_instructions_that_they_are_named_for():
     code = machine_code(compiled.cubin)
     for instruction in (
         *("HMMA.1688.F32.TF32", "HMMA.16816.F32 ", "HMMA.16816.F32.BF16"),
-        *("IMMA.16832.S8.S8", "IMMA.16832.U8.S8", "LDSM.16.M88.4", "LDSM.16.MT88.2"),
+        *("IMMA.16832.S8.S8", "IMMA.16832.S8.U8", "LDSM.16.M88.4", "LDSM.16.MT88.2"),
         *("LDGSTS.E.BYPASS.128", "LDGSTS.E ", "LDGDEPBAR", "DEPBAR.LE"),
     ):
         assert instruction in code, instruction

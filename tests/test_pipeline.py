@@ -295,7 +295,7 @@ def test_pipeline_can_be_pickled() -> None:
         ("", "an operation must be one that `gpuconv ops` lists (box_blur, "),
         (
             "gaussian_blur:sigm=2",
-            "an argument of gaussian_blur must be one of sigma, truncate, "
+            "an argument of gaussian_blur must be one of sigma, truncate, algorithm, "
             "border, value, out_dtype (did you mean sigma?), got sigm",
         ),
         ("max_pool2d:kernel_size=2,return_indices=true", "an argument of max_pool2d must be one "),
@@ -364,7 +364,7 @@ def test_operations_lists_every_filter_and_pool_with_its_arguments() -> None:
     assert set(known) == set(SAMPLES)
     assert set(filters.__all__) <= set(known)
     blur = {argument.name: argument for argument in known["gaussian_blur"].arguments}
-    assert list(blur) == ["sigma", "truncate", "border", "value", "out_dtype"]
+    assert list(blur) == ["sigma", "truncate", "algorithm", "border", "value", "out_dtype"]
     assert blur["sigma"].required
     assert blur["truncate"].default == 4.0
     assert blur["border"].default == "reflect"
