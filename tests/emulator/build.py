@@ -22,7 +22,7 @@ SHIM_FOLDER = Path(__file__).parent / "cuda"
 """The C++ side: headers that stand in for CUDA's, and the runtime."""
 
 COMMON_FLAGS = (
-    *("-std=gnu++17", "-O2", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique"),
+    *("-std=gnu++17", "-O1", "-g1", "-fPIC", "-fvisibility=hidden", "-fno-gnu-unique"),
     # CUDA's arithmetic: no merged multiply-adds, integers wrap, types are punned freely.
     *("-ffp-contract=off", "-fno-math-errno", "-fwrapv", "-fno-strict-aliasing"),
     "-Wno-unknown-pragmas",
