@@ -223,7 +223,7 @@ def tensor_calls() -> dict[str, Call]:
         )
     column, row = np.hanning(11)[1:-1] / 5, np.hanning(13)[1:-1] / 6
     for shape, keywords in (
-        *(((20, 144), {}), ((2, 35, 1040), {"border": "constant"})),
+        *(((20, 144), {}), ((2, 35, 528), {"border": "constant"})),
         ((17, 32, 4), {"channel_axis": -1, "border": "wrap"}),
     ):
         images = random_images(shape, "uint8")

@@ -185,13 +185,13 @@ def test_what_is_no_such_box_takes_other_kernels(emulator):
     before = emulator.launches["morph_small"], emulator.launches["morph_blocks"]
     for images, keywords in (
         *((view, {"size": 3}) for view in (memory[:, :-1], memory[:, 1:], memory[:, ::-1])),
-        *((memory, {"size": size}) for size in (1, 2, 11, 17, (3, 5), (7, 9))),
+        *((memory, {"size": size}) for size in (2, 11, (3, 5))),
         (memory, {"footprint": cross}),
         (memory.astype("int64"), {"size": 3}),
         (two, {"size": 3, "channel_axis": -1}),
         (half, {"size": 5, "channel_axis": -1}),
     ):
-        for function in FUNCTIONS:
+        for function in ("morph_open", "morph_gradient"):
             run = getattr(filters, function)
             result = run(images, backend=emulator, **keywords)
             assert_equal(result, run(images, backend="numpy", **keywords), images.dtype)
