@@ -50,7 +50,7 @@ def check_boxes(emulator, dtype, border, sizes):
 @pytest.mark.parametrize("border", reference.BORDERS)
 @pytest.mark.parametrize(
     ("dtype", "sizes"),
-    [("uint8", (3, 9, 15)), ("int16", (15,)), ("float32", (5, 15)), ("float16", (3,))],
+    [("uint8", (3, 15)), ("int16", (15,)), ("float32", (15,)), ("float16", (3,))],
 )
 def test_boxes_give_numpys_numbers(dtype, sizes, border, emulator):
     check_boxes(emulator, dtype, border, sizes)
@@ -98,7 +98,7 @@ def test_rows_around_a_block_of_four_give_numpys_numbers(height, monkeypatch, em
     monkeypatch.setattr(strips, "FEWEST_ROWS", 3)
     strips.strips_down.cache_clear()
     images = random_images((2, height, 80), "uint8")
-    for size in (3, 9, 15):
+    for size in (3, 15):
         for function, border in (("morph_open", "edge"), ("morph_gradient", "reflect")):
             check(emulator, function, images, size, kernel_of(size), border=border)
     strips.strips_down.cache_clear()
@@ -109,7 +109,8 @@ def test_rows_around_a_block_of_four_give_numpys_numbers(height, monkeypatch, em
 @pytest.mark.parametrize(
     ("dtype", "sizes"),
     [
-        *(("float16", (3,)), ("float32", (5, 15))),
+        *(("float16", (3,)), ("float32", (5,))),
+        pytest.param("float32", (3, 15), marks=pytest.mark.slow),
         pytest.param("bfloat16", (3, 5, 7, 15), marks=pytest.mark.slow),
         pytest.param("float16", (5, 7, 15), marks=pytest.mark.slow),
     ],

@@ -125,7 +125,8 @@ def test_products_of_windows_are_the_reference(kernel, inner, small_bands):
 
 
 @pytest.mark.parametrize(
-    "taps_along", [2, 7, 31, 33, 81, 161, pytest.param(300, marks=pytest.mark.slow)]
+    "taps_along",
+    [2, 7, 31, 33, 81, *(pytest.param(n, marks=pytest.mark.slow) for n in (161, 300))],
 )
 @pytest.mark.parametrize("inner", [None, 3, 4, 5])
 def test_products_of_passes_are_the_reference(taps_along, inner, small_bands):
