@@ -136,8 +136,9 @@ def filter2d(
     precision : "ieee", or "tf32" to allow products of 11 bits on float images. Where there are no
         tensor cores it changes nothing.
     algorithm : "auto", "direct", or "tensor": tensor cores for a dense kernel of 7 taps or more
-        along an axis, on uint8, float16, bfloat16 and, with "tf32", float32 images. The NumPy
-        backend goes its own way.
+        along an axis, on uint8, float16, bfloat16 and, with "tf32", float32 images, and for a
+        kernel of rank 1 as `separable_filter2d`. Layouts that they do not take, and the NumPy
+        backend, go their own way.
 
     Returns
     -------
@@ -168,8 +169,9 @@ def separable_filter2d(
     images : (..., H, W), or (..., H, W, C) with `channel_axis=-1`.
     kernel_y : (KH,) weights along the height.
     kernel_x : (KW,) weights along the width.
-    algorithm : "auto", "direct", or "tensor": tensor cores for up to 33 fractional weights along
-        either axis, on uint8 images. The results are the same.
+    algorithm : "auto", "direct", or "tensor": tensor cores for 2 to 33 weights along each axis, on
+        uint8 images. The results are the same. Rows that do not begin at multiples of 16 bytes,
+        and windows that reach further than 48 elements of interleaved channels, go another way.
 
     Returns
     -------

@@ -50,7 +50,7 @@ TENSOR = 0.63 * 495e12
 GENERAL = 1 / 3
 """Share of its rate that the general form reaches: it reads a weight and a pixel for four."""
 
-SEPARABLE_LANES = 7, 1.7
+SEPARABLE_LANES = 5, 1.7
 """Instructions of two short passes over bytes: for a result, and for each tap along both axes."""
 
 STRIPS, LARGE_STRIPS = (3, 5, 7), (9, 11, 13, 15)
