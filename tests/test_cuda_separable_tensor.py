@@ -7,7 +7,7 @@ import pytest
 
 from gpuconv import filters
 from gpuconv.backends.cuda import linear, separable_tensor
-from gpuconv.plan import gpu
+from gpuconv.plan import gpu, tensor
 from gpuconv.plan.filters import plan_separable_filter
 from gpuconv.quantize import plan_separable
 from tests.emulator import EmulatorBackend
@@ -178,25 +178,25 @@ FACTORS = {
 @pytest.mark.parametrize("name", FACTORS)
 def test_bands_are_exact(name):
     stencil = plan_separable(*FACTORS[name], BYTE)
-    bands = gpu.bands(stencil)
+    bands = tensor.bands(stencil)
     assert bands is not None
     high, low = (term.astype(np.int64) for term in bands.column)
     np.testing.assert_array_equal(256 * high + low, stencil.column.array)
-    scale = 2.0 ** (stencil.shift - gpu.MIDDLE_LOW)
+    scale = 2.0 ** (stencil.shift - tensor.MIDDLE_LOW)
     np.testing.assert_array_equal(bands.row.astype(np.float64) * scale, stencil.row.array)
     # The middle of the least and the greatest sums, and what sums along W pass through.
     column, row = (w.array.astype(np.int64) for w in (stencil.column, stencil.row))
     ends = [255 * column[column < 0].sum(), 255 * column[column > 0].sum()]
     middle = np.rint(np.array(ends) / 2**stencil.column_shift) + bands.bias
     assert bands.bias % 2 == 0
-    assert 0 <= middle[0] <= middle[1] <= gpu.MOST_MIDDLE
+    assert 0 <= middle[0] <= middle[1] <= tensor.MOST_MIDDLE
     assert ends[0] + (bands.bias << stencil.column_shift) >= 0
     assert ends[1] + (bands.bias << stencil.column_shift) < 2**23
-    products = row * (int(middle[1]) + gpu.MIDDLE_START)
+    products = row * (int(middle[1]) + tensor.MIDDLE_START)
     least, most = products[products < 0].sum(), products[products > 0].sum()
     assert bands.start + least + bands.room[0] >= -(2**24)
     assert bands.start + most + bands.room[1] <= 2**24
-    assert bands.start == -row.sum() * (bands.bias + gpu.MIDDLE_START)
+    assert bands.start == -row.sum() * (bands.bias + tensor.MIDDLE_START)
 
 
 # ---------------------------------------------------------------- on the emulator

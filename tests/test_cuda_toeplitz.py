@@ -12,7 +12,7 @@ from gpuconv import filters
 from gpuconv.backends import run
 from gpuconv.backends.cuda import linear, toeplitz
 from gpuconv.backends.cuda.source import kernels_folder
-from gpuconv.plan import gpu
+from gpuconv.plan import gpu, tensor
 from gpuconv.plan.filters import plan_filter, plan_gradient
 from gpuconv.quantize import plan_stencil
 from tests import reference
@@ -224,7 +224,7 @@ def test_strips_share_the_rows_of_an_image():
 
 def split(kernel, dtype, precision="ieee"):
     stencil = plan_stencil(np.asarray(kernel, np.float64), dtype_of(dtype))
-    return stencil, gpu.split(stencil, dtype_of(dtype), precision)
+    return stencil, tensor.split(stencil, dtype_of(dtype), precision)
 
 
 CENTRE = np.pad([[1]], 4)

@@ -19,7 +19,7 @@ from gpuconv.dtypes import (
     parse_dtype,
     saturate_value,
 )
-from gpuconv.plan import check, cpu, gpu
+from gpuconv.plan import check, cpu, gpu, tensor
 from gpuconv.plan.remember import WithMemo, remembered
 from gpuconv.quantize import Floats, Frozen, Stencil, plan_separable, plan_stencil
 from gpuconv.window import AxisWindow, is_integer
@@ -103,7 +103,7 @@ class LinearPlan(ImagePlan):
     combine: Literal["sum", "magnitude", "unsharp"] = "sum"
     delta: float = 0.0
     amount: float = 0.0
-    precision: gpu.Precision = "ieee"
+    precision: tensor.Precision = "ieee"
     algorithm: gpu.Algorithm = "auto"
 
     @property
@@ -339,7 +339,7 @@ def plan_filter(
     *,
     anchor: Sequence[int] | None = None,
     delta: float = 0,
-    precision: gpu.Precision = "ieee",
+    precision: tensor.Precision = "ieee",
     algorithm: gpu.Algorithm = "auto",
     **common: Any,
 ) -> LinearPlan:
@@ -365,7 +365,7 @@ def plan_filter(
 
 
 def _check_algorithm(
-    algorithm: gpu.Algorithm, stencil: Stencil, head: Images, precision: gpu.Precision
+    algorithm: gpu.Algorithm, stencil: Stencil, head: Images, precision: tensor.Precision
 ) -> None:
     if check.choice("algorithm", algorithm, ("auto", "direct", "tensor")) == "tensor":
         refusal = gpu.refusal((stencil,), "sum", head.dtype, head.out_dtype, precision)

@@ -14,11 +14,11 @@ from gpuconv.backends.cuda.images import IMAGES, Stack
 from gpuconv.backends.cuda.launch import Launch, Launcher, Variant, blocks, struct
 from gpuconv.backends.cuda.strips import LANES, STRIPS, WARPS, fits_strips, strips_down
 from gpuconv.backends.cuda.sums import FLOAT, finish_of
-from gpuconv.plan import LinearPlan, gpu
+from gpuconv.plan import LinearPlan, tensor
 from gpuconv.quantize import Stencil
 
 FILE = "separable_tensor.cu"
-TILE, COLUMNS = gpu.TILE, WARPS * 8 * gpu.TILE
+TILE, COLUMNS = tensor.TILE, WARPS * 8 * tensor.TILE
 """Results along either axis of a tile; elements of a row of a strip."""
 
 SLABS, TILES = (2, 3), (2, 3, 4, 5, 7)
@@ -112,7 +112,7 @@ def _recipe(
     channels: int,
 ) -> Recipe | None:
     """How to filter rows that interleave so many channels, if it can be."""
-    bands = gpu.bands(stencil)
+    bands = tensor.bands(stencil)
     how, (_, offset, *_) = finish_of((stencil,), "sum", delta, 0.0, np.dtype(np.uint8), FLOAT)
     slabs = next((s for s in SLABS if max(height_pad) <= 8 * (s - 1)), None)
     tiles = next((t for t in TILES if max(width_pad) * channels <= 8 * (t - 1)), None)

@@ -22,7 +22,7 @@ from gpuconv.backends.cuda.launch import (
 from gpuconv.backends.cuda.strips import fits_strips
 from gpuconv.backends.cuda.sums import DOUBLE, FLOAT, finish_of
 from gpuconv.dtypes import DType, is_float, magnitude
-from gpuconv.plan import LinearPlan, gpu
+from gpuconv.plan import LinearPlan, tensor
 from gpuconv.quantize import Stencil
 
 FILE = "toeplitz.cu"
@@ -139,9 +139,14 @@ def _rows(stack: Stack, across: int, height: int) -> int:
 
 @lru_cache(maxsize=256)
 def _recipe(
-    stencil: Stencil, left: int, delta: float, dtype: DType, channels: int, precision: gpu.Precision
+    stencil: Stencil,
+    left: int,
+    delta: float,
+    dtype: DType,
+    channels: int,
+    precision: tensor.Precision,
 ) -> Recipe | None:
-    terms = gpu.split(stencil, dtype, precision)
+    terms = tensor.split(stencil, dtype, precision)
     if terms is None or stencil.dense is None:
         return None
     ending = _ending(stencil, delta, dtype, terms)
@@ -174,7 +179,7 @@ def _recipe(
 
 
 def _ending(
-    stencil: Stencil, delta: float, dtype: DType, terms: gpu.Terms
+    stencil: Stencil, delta: float, dtype: DType, terms: tensor.Terms
 ) -> tuple[float, ...] | None:
     """TOEPLITZ from `parts` to `offset`; None where neither float nor int32 holds all sums."""
     if is_float(dtype):
@@ -188,7 +193,7 @@ def _ending(
     how, (_, offset, *_) = finish_of((stencil,), "sum", delta, 0.0, dtype, DOUBLE)
     assert stencil.dense is not None
     gain = magnitude(dtype) * sum(abs(int(w)) for w in stencil.dense.array.flat)
-    if how != "sum" or gain + abs(offset) >= gpu.MOST_WHOLE:
+    if how != "sum" or gain + abs(offset) >= tensor.MOST_WHOLE:
         return None
     return parts, terms.bits, 1, stencil.shift, int(offset), 0.0, 0.0
 
@@ -293,7 +298,7 @@ class _Shape:
             *self._places(chunk)[:-1],
         )
 
-    def weights(self, terms: gpu.Terms) -> npt.NDArray[np.uint32]:
+    def weights(self, terms: tensor.Terms) -> npt.NDArray[np.uint32]:
         """By slab, part, term and two kernel rows, what each lane takes of B."""
         own = np.stack([self._registers(term) for part in terms.parts for term in part])
         rows = np.zeros((self.slabs, self.terms, 2 * self.pairs, LANES), np.uint32)
