@@ -14,14 +14,16 @@
     python -m bench.host_cost                       what a call costs before its kernel is launched
     python -m bench.folder --format all             a folder of photographs from disk to disk
     python -m bench.timeline REPORT.json OUT.svg    what every worker of such a run did
+    python -m bench.scaling                         how far that goes with more machines
 
 The rooms, each importing only from those before it: `machine` (where this runs), `clock` (time and
-the copy yardstick), `cases` (what is measured), `truth` (whether a result is right), `peers/` (who
-can do a case, gpuconv among them), `results` (JSON lines), `table`, `run`, `compare`, `goals`,
-`curves` and `plot`; `round`, made of `supervise`, `sanitized` and `pytest_lines`; for machine code
-`nvrtc`, `sass` and `roofline`; `memory` and `host_cost`, which stand alone; and for folders of
-images `photographs`, `timeline`, `folder_loops` (what one would write with another library) and
-`folder`.
+the copy yardstick), `cases` (what can be measured), `sets` (what is), `truth` (whether a result is
+right), `peers/` (who can do a case, gpuconv among them), `results` (JSON lines), `table`, `run`,
+`compare`, `goals`, `curves` and `plot`; `round`, made of `supervise`, `sanitized` and
+`pytest_lines`; for machine code `nvrtc`, `instructions`, `flow` and `sass`; for predictions from it
+`devices`, `asked` (what is launched), `work`, `prediction` and `roofline`; `memory` and
+`host_cost`, which stand alone; and for folders of images `photographs`, `timeline`, `folder_loops`
+(what one would write with another library), `folder` and `scaling`.
 
 Run them from the root of a checkout. `pip install -e .[bench]` brings the CPU peers but PyTorch.
 """

@@ -17,10 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bench.cases import Case, select
+from bench.cases import Case
 from bench.curves import draw as draw_sizes
 from bench.curves import panels
 from bench.results import OURS, Line, latest, read
+from bench.sets import select
 from bench.table import counted, origin, short
 
 Family = tuple[str, ...]

@@ -40,7 +40,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bench import cases, machine, results, run, supervise, table
+from bench import machine, results, run, sets, supervise, table
 from bench.peers import OURS, PEERS, find
 
 PATIENCE_S = 90.0
@@ -257,8 +257,8 @@ def speed(task: Round) -> bool:
 def measure(task: Round) -> int:
     """In the process of `speed`: measure the cases that it is told."""
     wanted = set(supervise.jobs())
-    scale = cases.TINY if task.rehearse else cases.FULL
-    chosen = [c for c in cases.gpu_group(task.part, scale) if c.name in wanted]
+    scale = sets.TINY if task.rehearse else sets.FULL
+    chosen = [c for c in sets.gpu_group(task.part, scale) if c.name in wanted]
     reason = OURS[task.backend]().missing()
     if reason is not None:
         print(f"gpuconv can't be used here: {reason}")
@@ -330,7 +330,7 @@ def names_of(part: str, rehearse: bool) -> list[str]:
         from bench.sanitized import calls
 
         return list(calls(REHEARSED_CALLS if rehearse else None))
-    return [case.name for case in cases.gpu_group(part, cases.TINY if rehearse else cases.FULL)]
+    return [case.name for case in sets.gpu_group(part, sets.TINY if rehearse else sets.FULL)]
 
 
 def listed(rehearse: bool) -> Iterator[str]:

@@ -27,10 +27,11 @@ import numpy as np
 
 import gpuconv
 from bench import machine, results, table
-from bench.cases import Arrays, Case, select
+from bench.cases import Arrays, Case
 from bench.clock import Copy
 from bench.peers import OURS, PEERS, Library, UnsupportedError, find
 from bench.results import Line
+from bench.sets import select
 from bench.truth import complaint
 from gpuconv.backends.numpy.threads import blas_kernels
 

@@ -15,8 +15,7 @@ does nearly as much arithmetic and loads at least half as much; of the ways left
 as what edges and rare requests need is added to the rest. Instructions under a predicate count:
 they are issued.
 
-Each instruction takes a slot of the four that a multiprocessor issues a clock, and its pipe for a
-while. The unit is the clock of one multiprocessor for one warp and trip.
+The unit of costs is the clock of one multiprocessor for one warp and trip: bench/instructions.py.
 """
 
 from __future__ import annotations
@@ -31,99 +30,8 @@ from functools import cache, cached_property
 from pathlib import Path
 
 from bench import nvrtc
-
-WARP = 32
-ISSUE = 4
-"""Warp instructions that a multiprocessor issues a clock, on every architecture since sm_70."""
-
-SHARED_BYTES_A_CLOCK = 128
-
-# ---------------------------------------------------------------- rates
-
-RATES: dict[str, dict[str, float]] = {
-    "sm_75": {"fma": 64, "imad": 64, "half": 64, "alu": 64, "fp64": 2, "xu": 16, "tensor": 512},
-    "sm_80": {"fma": 64, "imad": 64, "half": 128, "alu": 64, "fp64": 32, "xu": 16, "tensor": 1024},
-    "sm_86": {"fma": 128, "imad": 64, "half": 64, "alu": 64, "fp64": 2, "xu": 16, "tensor": 512},
-    "sm_89": {"fma": 128, "imad": 64, "half": 64, "alu": 64, "fp64": 2, "xu": 16, "tensor": 512},
-    "sm_90": {"fma": 128, "imad": 64, "half": 128, "alu": 64, "fp64": 64, "xu": 16, "tensor": 1290},
-    "sm_100": {
-        **{"fma": 128, "imad": 64, "half": 128, "alu": 64, "fp64": 64, "xu": 16},
-        "tensor": 1024,
-    },
-    "sm_120": {"fma": 128, "imad": 64, "half": 64, "alu": 64, "fp64": 2, "xu": 16, "tensor": 512},
-}
-"""Lanes a clock and multiprocessor; `tensor` counts multiply-adds of float16 with float32 sums.
-
-Up to sm_90 the CUDA C++ Programming Guide's table of arithmetic throughput; `half` is half of its
-16-bit results, as an instruction makes two. Assumed: sm_100 and sm_120 like sm_90 and sm_89; tensor
-cores by datasheet, where `mma.sync` reaches 63 % of wgmma's 2048 on sm_90 (GPU_LIMITS.md) and half
-of sm_90's on sm_100; `uniform` and what `MEMORY` says below.
-"""
-
-HALF_ON_FMA = ("sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-"""Where both halves of the fma pipe take a half2 instruction together (NVIDIA's developer forum,
-thread 302018); elsewhere it has a pipe of its own."""
-
-UNIFORM = 64.0
-"""Assumed: the uniform pipe takes a warp's instruction in two clocks of a scheduler."""
-
-PIPES: dict[str, tuple[str, ...]] = {
-    "fp32": ("FFMA", "FMUL", "FADD", "FSWZADD", "FFMA32I", "FMUL32I", "FADD32I"),
-    "fp32 pairs": ("FFMA2", "FMUL2", "FADD2"),
-    "imad": ("IMAD", "IDP", "IDP4A", "IMUL"),
-    "half": ("HFMA2", "HADD2", "HMUL2", "HFMA2_32I", "HADD2_32I", "HMUL2_32I"),
-    "alu": (
-        *("IADD3", "IADD", "VIADD", "LOP3", "LOP", "SHF", "SHL", "SHR", "LEA", "PRMT", "SEL"),
-        *("FSEL", "ISETP", "FSETP", "HSETP2", "FMNMX", "FMNMX3", "IMNMX", "VIMNMX", "VIMNMX3"),
-        *("VIADDMNMX", "VHMNMX", "HMNMX2", "HSET2", "FSET", "MOV", "PLOP3", "P2R", "R2P", "BMSK"),
-        *("SGXT", "IABS", "VABSDIFF", "VABSDIFF4", "I2IP", "F2FP", "I2FP", "F2IP", "LOP32I"),
-        *("IADD32I", "MOV32I", "VOTE", "CS2R", "FCHK", "SEL", "ICMP", "ISCADD", "HSET", "I2I"),
-        *("VOTEU", "UPRMT", "IADD2", "CREDUX"),
-    ),
-    "fp64": ("DFMA", "DADD", "DMUL", "DSETP", "DMNMX"),
-    "xu": ("MUFU", "I2F", "F2I", "F2F", "FRND", "POPC", "FLO", "BREV", "REDUX"),
-    "tensor": ("HMMA", "IMMA", "DMMA", "BMMA", "QMMA", "OMMA"),
-    "memory": (
-        *("LDG", "STG", "LD", "ST", "LDS", "STS", "LDSM", "STSM", "LDL", "STL", "LDGSTS", "SHFL"),
-        *("ATOM", "ATOMG", "ATOMS", "RED", "REDG", "MOVM", "LDTM", "STTM"),
-    ),
-    "control": (
-        *(
-            "BRA",
-            "BRX",
-            "BRXU",
-            "JMP",
-            "JMX",
-            "EXIT",
-            "CALL",
-            "RET",
-            "BSSY",
-            "BSYNC",
-            "BREAK",
-            "BAR",
-        ),
-        *("WARPSYNC", "NOP", "YIELD", "NANOSLEEP", "DEPBAR", "LDGDEPBAR", "MEMBAR", "ERRBAR"),
-        *(
-            "CCTL",
-            "BMOV",
-            "S2R",
-            "KILL",
-            "BPT",
-            "B2R",
-            "RPCMOV",
-            "LEPC",
-            "MATCH",
-            "ACQBULK",
-            "ENDCOLLECTIVE",
-        ),
-        *("SYNCS", "FENCE", "ARRIVES", "PREEXIT", "CCTLL"),
-    ),
-    "uniform": ("R2UR", "S2UR", "LDC", "LDCU", "ULDC", "PRMTU"),
-}
-"""Opcodes by what takes them; any other that begins with U is uniform. Conversions between float
-and 32-bit integers are xu's; the packing ones (F2FP, I2FP, I2IP, F2IP) are assumed to be alu's."""
-
-CLASS_OF = {opcode: name for name, opcodes in PIPES.items() for opcode in opcodes}
+from bench.flow import Block, Loop, blocks, loops, topological, whole
+from bench.instructions import PIPE_NAMES, RATES, WARP, Instruction, costs
 
 ARITHMETIC = re.compile(
     r"(FFMA2?|FMUL2?|FADD2?|H(FMA2|ADD2|MUL2|MNMX2|MMA)|IMMA|IDP|IMNMX|VIMNMX3?|VHMNMX|FMNMX3?|"
@@ -136,182 +44,6 @@ NARROW_BYTES, WIDE_BYTES = 4, 16
 
 NEVER = re.compile(r"(CALL|BRXU?|JMX)\b")
 """What a usual trip stays clear of."""
-
-
-# ---------------------------------------------------------------- instructions and blocks
-
-
-@dataclass(frozen=True, slots=True)
-class Instruction:
-    """One line of SASS: predicate ("" or "@!P0"), opcode with its modifiers, operands."""
-
-    address: int
-    predicate: str
-    opcode: str
-    operands: str
-
-    @property
-    def root(self) -> str:
-        """The opcode without modifiers."""
-        return self.opcode.partition(".")[0]
-
-    @property
-    def kind(self) -> str:
-        """The class of PIPES; "unknown" where none has it."""
-        known = CLASS_OF.get(self.root)
-        return known or ("uniform" if self.root.startswith("U") else "unknown")
-
-    @property
-    def lane_bytes(self) -> int:
-        """Bytes that a lane moves; 0 of what moves none."""
-        if self.kind != "memory":
-            return 0
-        modifiers = self.opcode.split(".")[1:]
-        if self.root in ("LDSM", "STSM"):
-            return 4 * int(modifiers[-1]) if modifiers[-1].isdigit() else 4
-        widths = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16, "256": 32}
-        return next((widths[m] for m in modifiers if m in widths), 4)
-
-    @property
-    def text(self) -> str:
-        """As nvdisasm has it."""
-        return f"{self.address:05x}  {self.predicate:5} {self.opcode} {self.operands}".rstrip()
-
-
-@dataclass(frozen=True, slots=True)
-class Block:
-    """Instructions that run one after the other, and the numbers of the blocks that may follow."""
-
-    number: int
-    instructions: tuple[Instruction, ...]
-    following: tuple[int, ...]
-
-
-LINE = re.compile(
-    r"^\s*/\*(?P<address>[0-9a-f]{4,})\*/\s+(?:\{\s*)?(?P<predicate>@!?U?P\w+)?\s*"
-    r"(?P<opcode>[A-Z][\w.]*)\s*(?P<operands>.*?)\s*;"
-)
-LABEL = re.compile(r"^(\.L_x_\d+|\$?[\w$.]+):\s*$")
-TARGET = re.compile(r"`\(([^)]+)\)")
-TARGETS = re.compile(r'BRANCH_TARGETS\s+([^"]+)"')
-LEAVES = ("EXIT", "RET", "KILL")
-JUMPS = ("BRA", "BRX", "BRXU", "JMP", "JMX")
-
-
-def blocks(code: str) -> list[Block]:
-    """The control flow graph of a kernel's SASS; block 0 is its entry."""
-    instructions, labels, jumps = _parsed(code)
-    starts = {0, *labels.values()}
-    starts |= {at + 1 for at, i in enumerate(instructions) if i.root in (*JUMPS, *LEAVES)}
-    edges = sorted(s for s in starts if s < len(instructions))
-    number = {start: n for n, start in enumerate(edges)}
-    found = []
-    for n, start in enumerate(edges):
-        end = edges[n + 1] if n + 1 < len(edges) else len(instructions)
-        last = instructions[end - 1]
-        following = [number[labels[t]] for t in jumps.get(end - 1, ()) if labels.get(t) in number]
-        if last.opcode.startswith("BRA.DIV"):  # lanes that have come apart: never in these kernels
-            following = []
-        # A jump may have a condition among its operands as well: "@P0 BRA P1, ...".
-        conditional = last.predicate or re.match(r"!?U?P\d", last.operands)
-        goes_on = last.root not in (*JUMPS, *LEAVES) or conditional
-        if (goes_on or last.opcode.startswith("BRA.DIV")) and n + 1 < len(edges):
-            following.append(n + 1)
-        found.append(Block(n, tuple(instructions[start:end]), tuple(dict.fromkeys(following))))
-    return found
-
-
-def _parsed(
-    code: str,
-) -> tuple[list[Instruction], dict[str, int], dict[int, list[str]]]:
-    """Instructions, the place of each label, and the labels that each jump may go to."""
-    instructions: list[Instruction] = []
-    labels: dict[str, int] = {}
-    jumps: dict[int, list[str]] = {}
-    for line in code.splitlines():
-        if label := LABEL.match(line):
-            labels[label[1]] = len(instructions)
-        elif found := LINE.match(line):
-            one = Instruction(
-                int(found["address"], 16),
-                found["predicate"] or "",
-                found["opcode"],
-                found["operands"],
-            )
-            if one.root in JUMPS:
-                several = TARGETS.search(line)
-                names = several[1].split(",") if several else TARGET.findall(line)
-                jumps[len(instructions)] = [name.strip() for name in names]
-            instructions.append(one)
-    return instructions, labels, jumps
-
-
-# ---------------------------------------------------------------- loops
-
-
-@dataclass(frozen=True, slots=True)
-class Loop:
-    """A natural loop: the block it begins with, all its blocks, and those of no loop within it."""
-
-    header: int
-    members: frozenset[int]
-    own: frozenset[int]
-
-
-def loops(graph: Sequence[Block]) -> list[Loop]:
-    """All loops, the innermost first."""
-    dominators = _dominators(graph)
-    before: dict[int, set[int]] = {block.number: set() for block in graph}
-    for block in graph:
-        for after in block.following:
-            before[after].add(block.number)
-    bodies: dict[int, set[int]] = {}
-    for block in graph:
-        for header in block.following:
-            if header not in dominators.get(block.number, ()):
-                continue
-            body, wanted = bodies.setdefault(header, {header}), [block.number]
-            while wanted:
-                at = wanted.pop()
-                if at not in body and at in dominators:
-                    body.add(at)
-                    wanted.extend(before[at])
-    found = []
-    for header, body in sorted(bodies.items(), key=lambda item: (len(item[1]), item[0])):
-        inner = [other for h, other in bodies.items() if h != header and other < body]
-        found.append(Loop(header, frozenset(body), frozenset(body.difference(*inner))))
-    return found
-
-
-def whole(graph: Sequence[Block]) -> Loop:
-    """The kernel itself, from its entry to its end, as if it were a loop."""
-    inner = set().union(*(loop.members for loop in loops(graph)))
-    members = frozenset(_dominators(graph))
-    return Loop(0, members, members - inner)
-
-
-def _dominators(graph: Sequence[Block]) -> dict[int, set[int]]:
-    """The blocks that every way from the entry to a block passes; none for blocks out of reach."""
-    reached, wanted = {0}, [0]
-    while wanted:
-        new = set(graph[wanted.pop()].following) - reached
-        reached |= new
-        wanted.extend(new)
-    before: dict[int, set[int]] = {n: set() for n in reached}
-    for n in reached:
-        for after in graph[n].following:
-            before[after].add(n)
-    found = {n: set(reached) for n in reached}
-    found[0] = {0}
-    changed = True
-    while changed:
-        changed = False
-        for n in sorted(reached - {0}):
-            new = {n} | set.intersection(*(found[p] for p in before[n]))
-            if new != found[n]:
-                found[n], changed = new, True
-    return found
-
 
 # ---------------------------------------------------------------- the usual trip
 
@@ -358,45 +90,6 @@ class Trip:
     def limiter(self) -> tuple[str, float]:
         """The pipe that is busy longest, and how long."""
         return max(self.clocks.items(), key=lambda item: item[1])
-
-
-PIPE_NAMES = ("fma", "imad", "half", "alu", "fp64", "xu", "tensor", "lsu", "uniform")
-
-
-def costs(instruction: Instruction, architecture: str) -> dict[str, float]:
-    """Clocks of a multiprocessor that an instruction of one warp keeps each pipe busy."""
-    rates, kind = RATES[architecture], instruction.kind
-    spent = {"issue": 1 / ISSUE}
-    if kind == "fp32":
-        spent["fma"] = WARP / rates["fma"]
-    elif kind == "fp32 pairs":
-        spent["fma"] = 2 * WARP / rates["fma"]
-    elif kind == "imad":
-        spent |= {"imad": WARP / rates["imad"], "fma": WARP / rates["fma"]}
-    elif kind == "half":
-        spent["fma" if architecture in HALF_ON_FMA else "half"] = WARP / rates["half"]
-    elif kind == "tensor":
-        spent["tensor"] = _products(instruction) / rates["tensor"]
-    elif kind == "memory":
-        # A clock a request at least; shared memory and the first cache move 128 bytes a clock.
-        spent["lsu"] = max(1.0, WARP * instruction.lane_bytes / SHARED_BYTES_A_CLOCK)
-    elif kind == "uniform":
-        spent["uniform"] = WARP / UNIFORM
-    elif kind == "unknown":
-        spent["alu"] = WARP / rates["alu"]
-    elif kind != "control":
-        spent[kind] = WARP / rates[kind]
-    return spent
-
-
-def _products(instruction: Instruction) -> float:
-    """Multiply-adds of a tensor-core instruction, in those of float16: 8-bit ones count half."""
-    shape = next((m for m in instruction.opcode.split(".") if re.fullmatch(r"\d{3,5}", m)), "16816")
-    parts = re.fullmatch(r"(16|8)(8)(\d+)", shape)
-    assert parts is not None, instruction.opcode
-    m, n, k = map(int, parts.groups())
-    relative = {"HMMA": 2 if "TF32" in instruction.opcode else 1, "IMMA": 0.5, "DMMA": 16}
-    return m * n * k * relative.get(instruction.root, 0.5)
 
 
 def _is_arithmetic(instruction: Instruction) -> bool:
@@ -513,7 +206,7 @@ def _best_way(
 
     Loops within are passed through once: their blocks add nothing.
     """
-    order = _topological(graph, loop)
+    order = topological(graph, loop)
     place = {n: at for at, n in enumerate(order)}
     ends = {n: loop.header for n in loop.members if loop.header in graph[n].following}
     leaves = {n: None for n in loop.members if not graph[n].following}
@@ -536,23 +229,6 @@ def _best_way(
         way.append((at, after))
         at, after = best[at][1], at
     return way[::-1]
-
-
-def _topological(graph: Sequence[Block], loop: Loop) -> list[int]:
-    """A loop's blocks, each after those that lead to it, back edges aside."""
-    done: list[int] = []
-    seen = {loop.header}
-    stack: list[tuple[int, Iterator[int]]] = [(loop.header, iter(graph[loop.header].following))]
-    while stack:
-        n, rest = stack[-1]
-        after = next((a for a in rest if a in loop.members and a not in seen), None)
-        if after is None:
-            done.append(n)
-            stack.pop()
-        else:
-            seen.add(after)
-            stack.append((after, iter(graph[after].following)))
-    return done[::-1]
 
 
 ALIKE = 0.8

@@ -1,7 +1,7 @@
 """What a launch goes through: how often which loop of its kernel, and what it reads.
 
-A line a kernel is in `WORK`, made from the launch's own geometry and parameters. bench/roofline.py
-weighs it with the loops' machine code.
+A line a kernel is in `WORK`, made from the launch's own geometry and parameters;
+bench/prediction.py weighs it with the loops' machine code.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from bench import sass
+from bench.instructions import WARP
 from gpuconv.backends.cuda import chains
 from gpuconv.backends.cuda.launch import Launch
 from gpuconv.backends.cuda.separable_strips import rows_at_once
@@ -56,7 +56,7 @@ class Work:
 
     parts: tuple[Part, ...]
     reads: float = 1.0
-    ahead: int = 0
+    ahead: float = 0
     traffic: tuple[int, int] | None = None
 
 
@@ -71,7 +71,7 @@ def _params(launch: Launch) -> Any:
 
 def warps(launch: Launch) -> int:
     """Of the whole grid."""
-    return math.prod(launch.grid) * -(-math.prod(launch.block) // sass.WARP)
+    return math.prod(launch.grid) * -(-math.prod(launch.block) // WARP)
 
 
 def strips(launch: Launch, ahead: int = 1, stores: int = 1, reach: int | None = None) -> Work:
@@ -115,7 +115,7 @@ def lane_strips(launch: Launch, ahead: int = 1, reach: int | None = None) -> Wor
         int(strip[name]) for name in ("rows", "elements", "before", "behind")
     )
     band, pack = np.divmod(
-        np.arange(int(strip["each"]) * sass.WARP).reshape(-1, sass.WARP), int(strip["packs"])
+        np.arange(int(strip["each"]) * WARP).reshape(-1, WARP), int(strip["packs"])
     )
     y, x = band * rows, pack * elements
     own = np.clip(height - y, 0, rows)
@@ -130,39 +130,61 @@ def lane_strips(launch: Launch, ahead: int = 1, reach: int | None = None) -> Wor
         Part(int(lines[~inside].sum()), "edge", per="STG"),
         Part(int((gathered * lines).sum()), "edge inner", cached=True),
     )
-    reads = int(lines.sum()) * (sass.WARP * elements + before + behind) / (planes * height * row)
+    reads = int(lines.sum()) * (WARP * elements + before + behind) / (planes * height * row)
     return Work(tuple(part for part in parts if part.trips), reads, ahead)
 
 
-ASKED = r"ISETP\.(NE|EQ)\S* P\d, PT, \S+, 0x4,"
-"""Asks whether results are finished as How::Unsharp, but not of those that go straight to a store.
-"""
+PACKS = r"LDG\.E\.(64|128)"
+"""Loads of several elements at once."""
 
 
 def block_strips(launch: Launch) -> Work:
-    """The same where the threads of a block do, some rows at a time; see BlockStrips.
+    """The same where the threads of a block do, some rows a trip; see BlockStrips.
 
-    Each strip begins with rows that make no results yet, the first of them zeros. What warps at an
-    edge do besides, in the same loop, is left out.
+    A warp goes the easy way where it reads and writes whole packs of the image. The other way is
+    counted row by row: sums along H, of which some trips load elements beside the ends one by one,
+    then sums along W.
     """
     params = _params(launch)
-    images, strip = params["images"], params["strips"]
+    images, strip, finish = params["images"], params["strips"], params["finish"]
     planes, height = int(images["planes"]), int(images["height"])
+    row = int(images["width"]) * int(images["channels"])
     each, lanes, rows, beside, above, below = map(int, strip.tolist()[1:])
     threads, together = math.prod(launch.block), rows_at_once(launch.variant)
-    first = np.arange(each) * (threads - 2 * beside) // lanes
-    longest = np.clip(height - first * rows, 0, rows)
-    made = int((-(-longest // together) * together).sum())
-    before = each * (above + below + together)
-    trips = planes * threads / sass.WARP / together
-    finish = params["finish"]
-    straight = finish["how"] == HOW["sum"] and not finish["offset"]
+    pair = together if launch.variant.kernel == "separable_bytes" else together // 2
+    own = next(n for n in (8, 4, 2) if -(-row // n) + 2 * beside == lanes)
+
+    first = np.arange(each)[:, None] * (threads - 2 * beside)
+    rank = np.arange(threads)
+    band, place = np.divmod(first + rank, lanes)
+    y, x = band * rows, (place - beside) * own
+    results = np.clip(height - y, 0, rows)
+    x, y = np.where(results, x, 0), np.where(results, y, 0)
+    whole = (x >= 0) & (x + own <= row)
+    writes = (rank >= beside) & (rank < threads - beside) & (x >= 0) & (x < row)
+    longest = np.clip(height - first // lanes * rows, 0, rows)
+    last = np.where(writes, results // together * together, longest)
+    last = np.minimum(last, height - below - together - pair - y)
+    easy = np.maximum(-above - below, -below - y).reshape(each, -1, WARP).max(2)
+    hard = np.where(whole, last, -above - below - together).reshape(each, -1, WARP).min(2)
+    rounds = -(-(~whole).reshape(each, -1, WARP).sum(2) * own // WARP)
+
+    trip = np.arange(-above - below, rows, together)
+    there = trip < longest[:, :, None]
+    free = there & (trip >= easy[..., None]) & (trip < hard[..., None])
+    bound = there & ~free
+    made, asked = trip >= 0, finish["how"] != HOW["sum"] or bool(finish["offset"])
+    halves = bound.sum(2) * (together // pair) + 0.5  # and one without sums to begin with
+    stored = pair * own * params["row" if "row" in params.dtype.names else "before"].itemsize // 16
     parts = (
-        Part(made * trips, avoid=ASKED if straight else None),
-        Part(before * trips, "LDG", "BAR"),
+        Part(int((free & made).sum()) * planes, "LDG" if asked else "STG"),
+        Part(int((free & ~made).sum()) * planes, "LDG", "BAR|STG"),
+        Part(int(halves.sum()) * planes, holds=(("STG", 0), (r"STS\.128", stored))),
+        Part(int((halves * rounds).sum()) * planes, "LDG", rf"STG|BAR|{PACKS}", cached=True),
+        Part(int((bound & made).sum()) * planes * together, "STG", "BAR" if asked else "BAR|LDG"),
     )
-    reads = (made + before) * threads / (height * (lanes - 2 * beside))
-    return Work(parts, reads, ahead=1)
+    reads = int(there.sum()) * planes * together * WARP * own / (planes * height * row)
+    return Work(tuple(part for part in parts if part.trips), reads, ahead=pair / together)
 
 
 def _pool_tile(launch: Launch) -> Work:
@@ -173,7 +195,7 @@ def _pool_tile(launch: Launch) -> Work:
     span_y, rows = int(params["span_y"]["divisor"]), int(params["rows"]["divisor"])
     span_z, pitch, along_y = (int(params[name]) for name in ("span_z", "pitch", "along_y"))
     threads = math.prod(launch.block)
-    own, columns = jobs * threads / sass.WARP, threads >> int(params["x_bits"])
+    own, columns = jobs * threads / WARP, threads >> int(params["x_bits"])
     lanes = 1 << int(params["load_bits"])
     packs = -(-pitch * itemsize // 16) if params["wide_loads"] else int(params["span_x"])
     loads = own * -(-span_z * span_y // (threads // lanes)) * -(-packs // lanes)
@@ -194,7 +216,7 @@ def _pool_tile(launch: Launch) -> Work:
 def _pool_channels(launch: Launch) -> Work:
     """A thread reads a pack of channels for each tap of a window."""
     params = _params(launch)
-    threads = int(params["windows"]) / sass.WARP
+    threads = int(params["windows"]) / WARP
     taps = math.prod(int(params[name]["size"]) for name in "zyx")
     inside = math.prod(int(params[name]["outputs"]["divisor"]) for name in "zyx")
     reads = taps * inside / math.prod(int(params[name]["length"]) for name in "zyx")
@@ -212,8 +234,8 @@ def _pool_small(launch: Launch) -> Work:
     threads, rows = int(params["threads"]), int(params["rows"])
     outputs = threads / int(params["groups_y"]["divisor"]) * int(params["y"]["outputs"]["divisor"])
     shared = max(0, size - stride) / stride
-    trips = outputs * stride / 2 / sass.WARP
-    parts = (Part(trips), Part(threads / sass.WARP, "around"))
+    trips = outputs * stride / 2 / WARP
+    parts = (Part(trips), Part(threads / WARP, "around"))
     reads, ahead = 1 + shared / rows, 1
     if launch.variant.kernel == "pool_columns":
         reads, ahead = reads * (1 + max(0, size - stride) / (2 * stride)), 0
@@ -243,9 +265,9 @@ def _separable_any(launch: Launch) -> Work:
     chunks = -(-height // int(params["chunk_height"]))
     lines = chunks * (rows - 1) + height
     parts = (
-        Part(jobs * packs * rows / 4 / sass.WARP * -(-height // 4)),
+        Part(jobs * packs * rows / 4 / WARP * -(-height // 4)),
         Part(float(jobs * warps * each // 2 * entries), r"LDS\.128", avoid="STS"),
-        Part(jobs * lines * columns * itemsize / 16 / 4 / sass.WARP, r"LDG\.E\.128"),
+        Part(jobs * lines * columns * itemsize / 16 / 4 / WARP, r"LDG\.E\.128"),
         Part(float(jobs * warps), "STG"),
     )
     return Work(parts, reads=jobs * lines * columns / launch.arguments[0].size)
@@ -303,13 +325,13 @@ def _separable_bytes(launch: Launch) -> Work:
     work = block_strips(launch)
     if int(launch.variant.arguments[0]) <= 15:
         return work
-    main, before = work.parts
-    inner = Part(4 * main.trips, "STG")
-    return replace(work, parts=(replace(main, avoid=None), inner, before))
+    main, *others = work.parts
+    inner = Part(4 * main.trips, "STG", "BAR|LDG")
+    return replace(work, parts=(replace(main, pick=None), inner, *others))
 
 
 def _separable_tensor(launch: Launch) -> Work:
-    """A block marches down a strip 16 rows at a time; a warp with any results makes 128 a row.
+    """A block marches down a strip 16 rows a step; a warp with any results makes 128 bytes of each.
 
     Strips at an edge ask for rows one by one, and the elements beside an end.
     """
@@ -322,9 +344,10 @@ def _separable_tensor(launch: Launch) -> Work:
     steps = planes * sum(-(-r // 16) for r in own)
     asked = planes * 16 * sum(-(-r // 16) + above // 8 for r in own)
     ends = sum(x < side or x + columns + side > row for x in range(0, row, columns))
+    each = 128 // launch.arguments[0].dtype.itemsize
     parts = (
-        Part(float(steps * -(-row // 128)), "HMMA"),
-        Part(float(asked * ends), r"LDG\.E\.U8", cached=True),
+        Part(float(steps * -(-row // each)), "HMMA"),
+        Part(float(asked * ends), r"LDG\.E\.U\d+", cached=True),
     )
     reads = asked / (planes * height) * (row + 2 * side * int(strip["across"])) / row
     return Work(tuple(part for part in parts if part.trips), reads, ahead=1)
@@ -351,7 +374,7 @@ def _toeplitz(launch: Launch) -> Work:
     steps *= int(params["jobs"]) * parts
     element, sums = launch.variant.arguments
     tiles = 2 if int(sums) <= 16 else 1
-    fetches = 2 * math.ceil(int(params["packs"]) / sass.WARP)
+    fetches = 2 * math.ceil(int(params["packs"]) / WARP)
     slabs, row = int(params["slabs"]), int(images["width"]) * int(images["channels"])
     strip_row = int(params["packs"]) * 16 / (4 if element == "float" else 1 + (element != "uint8"))
     again = math.ceil(slabs / int(params["chunk"])) * parts * (1 + (height - 1) / rows)
@@ -374,11 +397,11 @@ def _median_tiles(launch: Launch) -> Work:
     size, rows = int(params["height"]), int(params["rows"])
     itemsize, channels = launch.arguments[0].dtype.itemsize, int(params["images"]["channels"])
     side = 2 if size == 3 or itemsize == 8 else 4
-    columns = sass.WARP // channels * channels * side
+    columns = WARP // channels * channels * side
     jobs, loaded = int(params["tiling"]["jobs"]), (rows + size - 1) * int(params["pitch"])
     parts = (
         Part(float(jobs * rows), per="STG"),
-        Part(jobs * loaded * itemsize / (16 * sass.WARP), r"STS\.128", per=r"STS\.128"),
+        Part(jobs * loaded * itemsize / (16 * WARP), r"STS\.128", per=r"STS\.128"),
     )
     return Work(parts, reads=loaded / (rows * columns))
 
@@ -388,7 +411,7 @@ def _marches(lines: float, span: int, width: int, table: int, jobs: int) -> tupl
 
     `lines`: rows that all warps together take in. Of a row's `span`, 128 are asked for a row ahead.
     """
-    late = max(0, -(-span // sass.WARP) - 4)
+    late = max(0, -(-span // WARP) - 4)
     parts = (
         Part(lines, "STG"),
         Part(lines * late, r"LDG\.E\.U\w+"),
@@ -404,10 +427,10 @@ def _rank_counts(launch: Launch) -> Work:
     params = _params(launch)
     height, width, rows = (int(params[name]) for name in ("height", "width", "rows"))
     jobs = int(params["tiling"]["jobs"])
-    span = sass.WARP + (width - 1) * int(params["images"]["channels"])
+    span = WARP + (width - 1) * int(params["images"]["channels"])
     lines = jobs * (rows + height - 1)
     parts = _marches(lines, span, width, 256 // int(launch.variant.arguments[0]), jobs)
-    return Work(parts, reads=2 * (rows + height) / rows * span / sass.WARP, ahead=1)
+    return Work(parts, reads=2 * (rows + height) / rows * span / WARP, ahead=1)
 
 
 def _sliding(launch: Launch) -> Work:
@@ -424,7 +447,7 @@ def _sliding(launch: Launch) -> Work:
     )
     first = steps[0]
     rows, lanes = int(first["rows"]), int(first["lanes"])
-    own, jobs = -(-lanes // sass.WARP), int(first["jobs"])
+    own, jobs = -(-lanes // WARP), int(first["jobs"])
     source = launch.arguments[0]
     pack = 8 if source.dtype.itemsize < 4 else 4
     above = [int(step["height"]) - 1 for step in steps]
@@ -456,7 +479,7 @@ def _window_lanes(launch: Launch) -> Work:
     jobs, rows, height, top, lanes, packs, beside, bands, down = (int(windows[n]) for n in names)
     itemsize = source.dtype.itemsize
     pack = 4 if itemsize == 4 else 8
-    place = np.arange(jobs)[:, None] * (sass.WARP - 2 * beside) + np.arange(sass.WARP)
+    place = np.arange(jobs)[:, None] * (WARP - 2 * beside) + np.arange(WARP)
     band, lane = np.divmod(place, lanes)
     inside = (lane >= beside) & (lane < beside + packs) & (band < bands)
     # One value outside is nobody's copy.
@@ -472,7 +495,7 @@ def _window_lanes(launch: Launch) -> Work:
     last = np.minimum(first + rows + height - 1 + RISE, int(windows["images"]["height"]))
     met = int((last - np.maximum(first, 0)).sum())
     resident = min(RESIDENT[itemsize], math.ceil(jobs / MULTIPROCESSORS))
-    live = resident * (height + 2 * RISE) * sass.WARP * pack * itemsize
+    live = resident * (height + 2 * RISE) * WARP * pack * itemsize
     if live > L1_BYTES:
         met += int((np.minimum(first + rows, last) - np.maximum(first, 0)).sum())
     return Work(tuple(part for part in parts if part.trips), met * pack / source.size, ahead=RISE)
@@ -492,7 +515,7 @@ def _window_channels(launch: Launch) -> Work:
     planes, image_height, image_width, channels = map(
         int, (windows["images"][name] for name in ("planes", "height", "width", "channels"))
     )
-    own, itemsize = math.prod(launch.block) // sass.WARP, source.dtype.itemsize
+    own, itemsize = math.prod(launch.block) // WARP, source.dtype.itemsize
     bands = planes * slices * across * down
     trips = float(bands * own * rows) / RISE
     pieces = 2 if launch.variant.kernel == "mean_channels" and itemsize == 2 else 1
@@ -509,7 +532,7 @@ def _window_channels(launch: Launch) -> Work:
     lines = int((last - np.maximum(first, 0)).sum())
     resident = min(RESIDENT[itemsize] // own, math.ceil(bands / MULTIPROCESSORS)) * own
     pack = 4 if itemsize == 4 else 8
-    if resident * (height + 2 * RISE) * sass.WARP * pack * itemsize > L1_BYTES:
+    if resident * (height + 2 * RISE) * WARP * pack * itemsize > L1_BYTES:
         lines += int((np.minimum(first + rows, last) - np.maximum(first, 0)).sum())
     reads = planes * channels * met * lines / source.size
     return Work(tuple(part for part in parts if part.trips), reads, ahead=RISE)
@@ -533,7 +556,7 @@ def _rank_entries(launch: Launch) -> Work:
     jobs, padded, pixels = int(params["jobs"]), int(params["padded"]), launch.arguments[0].dtype
     entry = launch.arguments[1].dtype.itemsize
     traffic = (jobs * int(params["count"]) * pixels.itemsize, jobs * padded * entry)
-    return Work((Part(jobs * padded / sass.WARP),), traffic=traffic)
+    return Work((Part(jobs * padded / WARP),), traffic=traffic)
 
 
 def _rank_sort(launch: Launch) -> Work:
@@ -541,7 +564,7 @@ def _rank_sort(launch: Launch) -> Work:
     params, jobs, entries = _sorted_traffic(launch)
     log = int(params["padded"]).bit_length() - 1
     passes = 2 + sum(1 + -(-(size - 3) // 3) for size in range(4, log + 1))
-    parts = (Part(jobs * passes * params["padded"] / 8 / sass.WARP, r"LDS\.64|LDS\.128|LDS"),)
+    parts = (Part(jobs * passes * params["padded"] / 8 / WARP, r"LDS\.64|LDS\.128|LDS"),)
     return Work(parts, traffic=(2 * entries, entries + 2 * jobs * int(params["count"])))
 
 
@@ -549,8 +572,8 @@ def _rank_bits(launch: Launch) -> Work:
     """As rank_counts, over tiles of places."""
     params, jobs, _ = _sorted_traffic(launch)
     height, width, rows = (int(params[name]) for name in ("height", "width", "rows"))
-    count, written = int(params["count"]), jobs * rows * sass.WARP
-    span, lines = sass.WARP - 1 + width, jobs * (rows + height - 1)
+    count, written = int(params["count"]), jobs * rows * WARP
+    span, lines = WARP - 1 + width, jobs * (rows + height - 1)
     parts = _marches(lines, span, width, -(-count // 32), jobs)
     itemsize = launch.arguments[2].dtype.itemsize
     read = jobs * count * 2 + written * itemsize
@@ -581,7 +604,7 @@ def _chain(launch: Launch) -> Work:
 
     rows, columns = int(params["in_rows"]), int(steps[0]["in_columns"])
     away = outside(steps[0], rows, int(images["height"]), int(images["width"]))
-    cells = jobs * rows * -(-columns // sass.WARP)
+    cells = jobs * rows * -(-columns // WARP)
     parts = [
         Part(jobs * (1 - away) * -(-rows // 4) * -(-columns // 128), "LDG"),
         Part(cells * away, holds=(("LDG", 1), ("STS", 1))),
@@ -590,7 +613,7 @@ def _chain(launch: Launch) -> Work:
     for step in steps:
         if step["fills"]:
             away = outside(step, rows, int(step["height"]), int(step["width"]))
-            filled = rows * -(-int(step["in_columns"]) // sass.WARP)
+            filled = rows * -(-int(step["in_columns"]) // WARP)
             bare = (("STS", 1), ("LDS", 0), ("LDG", 0), ("FFMA", 0))
             parts.append(Part(jobs * away * filled, cached=True, holds=bare))
         rows, columns = int(step["rows"]), int(step["columns"])

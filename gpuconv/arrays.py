@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.array_utils import byte_bounds
 
 from gpuconv.dtypes import FLOAT32, DType, check_dtype
 
@@ -44,6 +46,8 @@ def describe(argument: str, array: Array) -> Spec:
     if isinstance(array, (bool, int, float, complex, str, bytes)) or array is None:
         raise TypeError(f"{argument} must be an array, got {type(array).__name__}")
     if hasattr(array, "shape") and hasattr(array, "dtype"):
+        if str(getattr(array, "layout", "torch.strided")).startswith("torch.sparse"):
+            raise TypeError(f"{argument} must be a dense array, got {array.layout}")
         name = str(array.dtype).rpartition(".")[2]
         if name == "bfloat16" and library(array) == "torch":
             dtype = _bfloat16(argument) if on_device(array) else FLOAT32
@@ -137,18 +141,57 @@ def to_numpy(argument: str, array: Array) -> npt.NDArray[Any]:
     if isinstance(array, (np.ndarray, np.generic)):
         view = np.asarray(array)
         return view if view.dtype.isnative else view.astype(view.dtype.newbyteorder("="))
-    refuse_gradient(argument, array)
+    array = resolved(argument, without_gradient(argument, array))
     if library(array) == "torch" and str(array.dtype) == "torch.bfloat16":
         array = array.float()
-    if hasattr(array, "__dlpack__") and str(array.dtype) != "bfloat16":
-        return np.from_dlpack(array)
-    return np.asarray(array)
+    try:
+        speaks = hasattr(array, "__dlpack__") and str(array.dtype) != "bfloat16"
+        view = np.from_dlpack(array) if speaks else np.asarray(array)
+    except (BufferError, RuntimeError, TypeError, ValueError) as error:  # sparse, without memory, …
+        told = f"{argument} must be an array that NumPy can read, got {type(array).__name__}"
+        raise TypeError(f"{told} ({error})") from error
+    if view.dtype == object:
+        raise TypeError(f"{argument} must be an array of numbers, got {type(array).__name__}")
+    return view
 
 
-def refuse_gradient(argument: str, array: Array) -> None:
-    """Raise where a result would lose its place in a graph of gradients."""
-    if getattr(array, "requires_grad", False):
-        raise TypeError(f"{argument} must not require a gradient, got one that does (use detach())")
+def without_gradient(argument: str, array: Array) -> Array:
+    """The array without its wish for a gradient, which under `torch.no_grad()` nobody records.
+
+    Elsewhere it is a TypeError: the result would lose its place in the graph of gradients.
+    """
+    if not getattr(array, "requires_grad", False):
+        return array
+    if library(array) == "torch":
+        import torch
+
+        if not torch.is_grad_enabled():
+            return array.detach()
+    raise TypeError(
+        f"{argument} must not require a gradient, got one that does (use detach() or no_grad())"
+    )
+
+
+def resolved(argument: str, array: Array) -> Array:
+    """A PyTorch tensor whose memory holds its elements, not their negatives as `x.conj().imag` has.
+
+    Other libraries' views of such memory know nothing of the sign.
+    """
+    if not (hasattr(array, "is_neg") and array.is_neg()):
+        return array
+    if argument == "out":
+        raise TypeError("out must be an array, got a negative view of one (use resolve_neg())")
+    return array.resolve_neg()
+
+
+def as_described(array: Array) -> Array:
+    """A PyTorch bfloat16 tensor of the host as the float32 that `describe` tells.
+
+    What is asked for in a dtype of its own must not be rounded to bfloat16 on the way back.
+    """
+    if library(array) == "torch" and "bfloat16" in str(array.dtype) and not on_device(array):
+        return array.float()
+    return array
 
 
 def to_host(array: Array) -> Array:
@@ -172,6 +215,21 @@ def shares_memory(first: Array, second: Array) -> bool:
         return np.shares_memory(*places, max_work=10_000)  # type: ignore[arg-type]
     except np.exceptions.TooHardError:
         return True
+
+
+def overlap(outputs: Sequence[Array], inputs: Sequence[Array]) -> bool:
+    """Whether any of some outputs has an element in common with any of some inputs."""
+    if not inputs:
+        return False
+    bounds = np.array([byte_bounds(_by_address(array)) for array in inputs])
+    order = np.argsort(bounds[:, 0])
+    starts, stops = bounds[order, 0], np.maximum.accumulate(bounds[order, 1])
+    for output in outputs:
+        start, stop = byte_bounds(_by_address(output))
+        near = order[np.searchsorted(stops, start, "right") : np.searchsorted(starts, stop)]
+        if any(shares_memory(output, inputs[place]) for place in near):
+            return True
+    return False
 
 
 def _lie_apart(first: Array, second: Array) -> bool:
@@ -203,7 +261,17 @@ class _Addresses:
 
 
 def _by_address(array: Array) -> npt.NDArray[Any]:
-    return array if isinstance(array, np.ndarray) else np.asarray(_Addresses(array))
+    """The very memory of an array, whatever it holds: never a copy, where there is a view."""
+    if isinstance(array, np.ndarray):
+        return array
+    if on_device(array):
+        return np.asarray(_Addresses(array))
+    if library(array) == "torch":
+        import torch
+
+        array = array.detach()
+        array = array.view(torch.int16) if array.dtype == torch.bfloat16 else array
+    return to_numpy("array", array)
 
 
 def as_output(array: Array) -> npt.NDArray[Any]:
@@ -217,6 +285,11 @@ def as_output(array: Array) -> npt.NDArray[Any]:
     if not hasattr(array, "__dlpack__"):
         raise TypeError(f"out must be an array, got {type(array).__name__}")
     return to_numpy("out", array)
+
+
+def output_view(array: Array) -> Array:
+    """An array to be written to, as what its home writes to: a device's as it is."""
+    return array if on_device(array) else as_output(array)
 
 
 def finish_output(array: Array, written: npt.NDArray[Any]) -> None:

@@ -7,6 +7,8 @@ out, in the same place. These keywords mean the same everywhere:
 activation : None, "relu", "leaky_relu", "sigmoid", "tanh", "silu", "gelu", or (lo, hi) to clamp;
     integers know "relu" and (lo, hi) alone.
 layout : "NCHW" or "NHWC", whatever the number of spatial axes. Weights are the same in both.
+    The result's memory lies in that order: of a PyTorch tensor in channels_last format, pass
+    `x.permute(0, 2, 3, 1)` and "NHWC" to keep the format.
 out : array for the result.
 backend : "auto", "cuda", "numpy" or a backend instance; default as `use_backend` says.
 
@@ -27,7 +29,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gpuconv.arrays import Array
+from gpuconv.arrays import Array, as_described
 from gpuconv.backends import BackendLike, run
 from gpuconv.plan.conv import Activation, plan_conv, plan_conv_pool, plan_conv_transpose
 from gpuconv.ranks import per_rank
@@ -89,6 +91,8 @@ def _conv(
     -------
     (N, O, *spatial) or (O, *spatial), laid out as the input is.
     """
+    if out_dtype is not None:
+        input = as_described(input)
     plan = plan_conv(
         rank,
         input,
@@ -202,6 +206,8 @@ def conv2d_pool2d(
     -------
     (N, O, H, W) or (O, H, W): what the pool makes of the convolution's result.
     """
+    if out_dtype is not None:
+        input = as_described(input)
     conv = plan_conv(
         2,
         input,

@@ -51,7 +51,7 @@ def parse_dtype(argument: str, value: npt.DTypeLike) -> DType:
     """A dtype argument → np.dtype, or a TypeError that names `argument`."""
     try:
         dtype = np.dtype(value)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(f"{argument} must be a dtype, got {value!r}") from error
     return check_dtype(argument, dtype)
 

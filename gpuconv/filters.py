@@ -9,6 +9,9 @@ out_dtype : dtype of the result; default that of the images. For a float one, in
     converted first.
 backend : "auto", "cuda", "numpy" or a backend instance; default as `use_backend` says.
 
+A window of n pixels along an axis reaches n // 2 back and (n - 1) // 2 ahead: those of even sizes
+one further back than ahead, as OpenCV's and SciPy's do.
+
 Integer images are computed exactly, rounded half to even and saturated: the same bits on every
 backend. Images may be NumPy or CuPy arrays or speak DLPack; the result is the same kind and lives
 in the same place. A list of images of different shapes gives a list.
@@ -30,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuconv import kernels
-from gpuconv.arrays import Array
+from gpuconv.arrays import Array, as_described
 from gpuconv.backends import BackendLike, run
 from gpuconv.plan import Plan, check
 from gpuconv.plan.filters import (
@@ -101,13 +104,12 @@ def _apply(
         "out_dtype": out_dtype,
         **own,
     }
+    if out_dtype is not None:
+        several = isinstance(images, (list, tuple))
+        images = [as_described(i) for i in images] if several else as_described(images)
     if not isinstance(images, (list, tuple)):
         return run(plan(images, *arguments, **common), images, out=out, backend=backend)
-    outs = [None] * len(images) if out is None else out
-    if not isinstance(outs, (list, tuple)) or len(outs) != len(images):
-        raise ValueError(f"out must be a list of {len(images)} arrays, got {type(out).__name__}")
-    if out is not None and {id(o) for o in outs} & {id(i) for i in images}:
-        raise ValueError("out must not share memory with images, got one of the images")
+    outs = check.outputs_of(images, out)
     plans = [plan(image, *arguments, **common) for image in images]
     return [
         run(p, image, out=o, backend=backend)
@@ -170,8 +172,9 @@ def separable_filter2d(
     kernel_y : (KH,) weights along the height.
     kernel_x : (KW,) weights along the width.
     algorithm : "auto", "direct", or "tensor": tensor cores for 2 to 33 weights along each axis, on
-        uint8 images. The results are the same. Rows that do not begin at multiples of 16 bytes,
-        and windows that reach further than 48 elements of interleaved channels, go another way.
+        uint8, float16 and bfloat16 images. Integer results are the same. Rows that do not begin at
+        multiples of 16 bytes, and windows that reach further than 48 elements of interleaved
+        channels, go another way.
 
     Returns
     -------

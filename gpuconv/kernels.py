@@ -39,6 +39,9 @@ __all__ = [
 POINT_SIGMA = 0.01
 """Below this spread a bell is a point: its next weight, exp(-5000), is 0 in float64."""
 
+MOST_WEIGHTS = 2**24
+"""Of a kernel along one axis: no image is that wide."""
+
 
 def _constant(rows: Sequence[Sequence[float]]) -> Kernel:
     kernel = np.array(rows, dtype=np.float64)
@@ -83,8 +86,8 @@ def gaussian_taps(sigma: float, size: int | None = None, *, truncate: float = 4.
     sigma = check.number("sigma", sigma, minimum=0)
     if size is None:
         truncate = check.number("truncate", truncate, minimum=0)
-        size = 2 * int(truncate * sigma + 0.5) + 1
-    size = check.integer("size", size, 1)
+        size = _reaching("sigma", truncate * sigma)
+    size = _length("size", size)
     away = np.arange(size) - (size - 1) / 2
     if sigma < POINT_SIGMA:
         weights = (np.abs(away) == np.min(np.abs(away))).astype(np.float64)
@@ -114,7 +117,7 @@ def log(sigma: float, size: int | None = None) -> Kernel:
     ValueError : sigma is not above 0, or size is below 1.
     """
     sigma = _positive("sigma", sigma)
-    size = 2 * int(4 * sigma + 0.5) + 1 if size is None else check.integer("size", size, 1)
+    size = _reaching("sigma", 4 * sigma) if size is None else _length("size", size)
     away = (np.arange(size) - (size - 1) / 2) ** 2
     squared = (away[:, np.newaxis] + away) / (2 * sigma**2)
     bell = np.exp(-squared)
@@ -146,8 +149,8 @@ def gabor(
     wavelength, sigma = _positive("wavelength", wavelength), _positive("sigma", sigma)
     gamma = _positive("gamma", gamma)
     theta, psi = check.number("theta", theta), check.number("psi", psi)
-    reach = int(3 * sigma * max(1.0, 1 / gamma) + 0.5)
-    size = 2 * reach + 1 if size is None else check.integer("size", size, 1)
+    reach = 3 * sigma * max(1.0, 1 / gamma)
+    size = _reaching("sigma", reach) if size is None else _length("size", size)
     away = np.arange(size) - (size - 1) / 2
     along = away * math.cos(theta) + away[:, np.newaxis] * math.sin(theta)
     across = -away * math.sin(theta) + away[:, np.newaxis] * math.cos(theta)
@@ -165,7 +168,7 @@ def motion(length: int, angle: float) -> Kernel:
     ------
     ValueError : length is below 1, or angle is not finite.
     """
-    length = check.integer("length", length, 1)
+    length = _length("length", length)
     radians = math.radians(check.number("angle", angle))
     reach = (length - 1) / 2
     half = math.ceil(reach)
@@ -177,6 +180,24 @@ def motion(length: int, angle: float) -> Kernel:
     weights[weights < 1e-12] = 0
     kernel: Kernel = weights / weights.sum()
     return kernel
+
+
+def _length(argument: str, value: int) -> int:
+    """Weights along an axis."""
+    length = check.integer(argument, value, 1)
+    if length > MOST_WEIGHTS:
+        raise ValueError(f"{argument} must be at most {MOST_WEIGHTS}, got {value!r:.60}")
+    return length
+
+
+def _reaching(argument: str, reach: float) -> int:
+    """Weights along an axis that reach so many pixels to either side."""
+    if reach > MOST_WEIGHTS // 2 - 1:
+        raise ValueError(
+            f"{argument} must make a kernel of at most {MOST_WEIGHTS} weights along an axis, got "
+            f"one that reaches {reach:.3g} pixels"
+        )
+    return 2 * int(reach + 0.5) + 1
 
 
 def _positive(argument: str, value: float) -> float:

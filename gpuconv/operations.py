@@ -12,12 +12,14 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from gpuconv import filters, pool
-from gpuconv.arrays import Array
+from gpuconv.arrays import Array, describe, finish_output, on_device, output_view, to_numpy
+from gpuconv.plan import check
 
 POOLS = (
     "max_pool2d",
@@ -169,25 +171,54 @@ def pool_images(
     -------
     (..., h, w) or (..., h, w, C) of the images' dtype.
     """
-    if channel_axis not in (None, -1, images.ndim - 1):
-        raise ValueError(f"channel_axis must be None or -1 (the last axis), got {channel_axis!r}")
-    axes = 2 if channel_axis is None else 3
-    if images.ndim < axes:
-        form = "(..., H, W)" if channel_axis is None else "(..., H, W, C)"
-        raise ValueError(f"images must have shape {form}, got {tuple(images.shape)}")
-    if out is not None and tuple(out.shape[:-axes]) != tuple(images.shape[:-axes]):
-        batch, got = tuple(images.shape[:-axes]), tuple(out.shape)
-        raise ValueError(f"out must have the batch axes {batch} of images, got shape {got}")
-    layout = "NCHW" if channel_axis is None else "NHWC"
+    spec = describe("images", images)
+    colour = check.channels_last(channel_axis, spec.ndim)
+    axes = 3 if colour else 2
+    if spec.ndim < axes:
+        form = "(..., H, W, C)" if colour else "(..., H, W)"
+        raise ValueError(f"images must have shape {form}, got {spec.shape}")
+    if 0 in spec.shape[-axes:]:
+        raise ValueError(f"images must have no empty axis but the batch, got {spec.shape}")
+    if isinstance(images, np.ndarray) or not hasattr(images, "reshape"):
+        images = to_numpy("images", images)
+    if out is not None:
+        view = output_view(out)
+        batch, got = spec.shape[:-axes], tuple(view.shape)
+        if got[:-axes] != batch:
+            raise ValueError(f"out must have the batch axes {batch} of images, got shape {got}")
+        if not _folds(view, axes):
+            # No view of its memory is a stack of maps.
+            shape = {"channel_axis": channel_axis, "backend": backend}
+            result = pool_images(pool_maps, images, **shape, **arguments)
+            return copied_to(out, "images", result, images)
+    layout = "NHWC" if colour else "NCHW"
     maps = _as_maps(images, axes)
     target = None if out is None else _as_maps(out, axes)
     result = pool_maps(maps, layout=layout, out=target, backend=backend, **arguments)
     if out is None:
-        inner = tuple(result.shape[2:] if channel_axis is None else result.shape[1:])
-        return result.reshape(tuple(images.shape[:-axes]) + inner)
-    if isinstance(out, np.ndarray) and not np.may_share_memory(out, target):
-        out[...] = result.reshape(out.shape)  # strides of `out` that no view could fold
+        inner = tuple(result.shape[1:] if colour else result.shape[2:])
+        return result.reshape(spec.shape[:-axes] + inner)
     return out
+
+
+def copied_to(out: Array, argument: str, result: Array, *images: Array) -> Array:
+    """`out` with a result in it, which was made of `images`."""
+    target = output_view(out)
+    check.check_out(target, describe(argument, result), [("images", image) for image in images])
+    target[...] = result if on_device(result) else to_numpy(argument, result)
+    if not on_device(out):
+        finish_output(out, target)
+    return out
+
+
+def _folds(array: Array, axes: int) -> bool:
+    """Whether the batch axes of an array are one axis in memory: before the last `axes`."""
+    if 0 in array.shape:
+        return True
+    strides = array.strides if hasattr(array, "strides") else array.stride()
+    batch = tuple(zip(array.shape, strides, strict=True))[:-axes]
+    apart = [(size, stride) for size, stride in batch if size > 1]
+    return all(outer == size * inner for (_, outer), (size, inner) in pairwise(apart))
 
 
 def _as_maps(images: Array, axes: int) -> Array:

@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv.arrays import Array, Spec, describe, library, on_device
+from gpuconv.arrays import Array, Spec, describe, library, on_device, output_view, shares_memory
 from gpuconv.backends import resolve, run
 from gpuconv.errors import NotTileableError
-from gpuconv.operations import Argument, Operation, operations, table
+from gpuconv.operations import Argument, Operation, copied_to, operations, table
 from gpuconv.plan import ChainPlan
-from gpuconv.plan.check import check_out
+from gpuconv.plan.check import channels_last, outputs_of
 from gpuconv.step_text import MATRIX_ARGUMENTS, format_step, named_kernel, parse_step
 from gpuconv.tiling import trace
 
@@ -94,22 +94,19 @@ class Pipeline:
         What the last step gives: the images' dtype and library, sizes as the steps make them.
         """
         if isinstance(images, (list, tuple)):
-            outs = [None] * len(images) if out is None else list(out)
-            if len(outs) != len(images):
-                raise ValueError(f"out must hold {len(images)} arrays, got {len(outs)}")
             return [
                 self(image, channel_axis=channel_axis, out=one, backend=backend)
-                for image, one in zip(images, outs, strict=True)
+                for image, one in zip(images, outputs_of(images, out), strict=True)
             ]
         steps: Sequence[_Step] = self._run
+        if out is not None and len(steps) > 1 and shares_memory(output_view(out), images):
+            raise ValueError("out must not share memory with images, got overlapping arrays")
         if len(self._chains) < len(steps) and _takes_chains(backend, images):
             steps = self._chains
         *firsts, last = steps
         result = images
         for step in firsts:
             result = step(result, channel_axis, None, backend)
-        if out is not None and firsts:
-            check_out(out, describe("out", out), [("images", images)])
         return last(result, channel_axis, out, backend)
 
     @property
@@ -193,12 +190,7 @@ class _Call:
         self, images: Array, channel_axis: int | None, out: Array | None, backend: Any
     ) -> Array:
         result = self.function(images)
-        if out is None:
-            return result
-        spec = describe(_name_of(self.function), result)
-        check_out(out, Spec(spec.shape, spec.dtype), [])
-        out[...] = result
-        return out
+        return result if out is None else copied_to(out, _name_of(self.function), result)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -211,7 +203,8 @@ class _Chain:
     def __call__(
         self, images: Array, channel_axis: int | None, out: Array | None, backend: Any
     ) -> Array:
-        plan = self._plan(describe("images", images), channel_axis)
+        spec = describe("images", images)
+        plan = self._plan(spec, -1 if channels_last(channel_axis, spec.ndim) else None)
         if plan is not None:
             result: Array = run(plan, images, out=out, backend=backend)
             return result

@@ -5,14 +5,17 @@
 out, in the same place and of the same dtype. These arguments mean the same everywhere:
 
 kernel_size : elements of a window, one number for all axes or one each.
-stride : steps of the window; default its size.
+stride : steps of the window; default (None, or no numbers at all) its size.
 padding : elements around the input that never win a maximum: one number, one an axis, a (before,
-    after) pair an axis, "valid", "same" (= "same_upper"), "same_lower" or "full".
+    after) pair an axis, "valid", "same" (= "same_upper"), "same_lower" or "full". Every window must
+    hold an element of the input; PyTorch's may lie in padding alone where they are dilated.
 dilation : distance between the elements of a window.
 ceil_mode : whether a last window that reaches over the end counts.
 return_indices : whether the flat position of each value in its plane comes too, as a second array.
 index_dtype : "int64" or "int32".
 layout : "NCHW" or "NHWC", whatever the number of spatial axes.
+    The result's memory lies in that order: of a PyTorch tensor in channels_last format, pass
+    `x.permute(0, 2, 3, 1)` and "NHWC" to keep the format.
 out : array for the result; a pair of arrays with `return_indices`.
 backend : "auto", "cuda", "numpy" or a backend instance; default as `use_backend` says.
 

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuconv import kernels
+from gpuconv.arrays import sequence_to_numpy
 
 Matrix = npt.NDArray[Any]
 
@@ -139,7 +140,7 @@ def kernel_names() -> tuple[str, ...]:
 def format_value(argument: str, value: Any) -> str:
     """The text that `parse_value` reads back as `value`."""
     if isinstance(value, np.ndarray) or (argument in MATRIX_ARGUMENTS and is_nested(value)):
-        return _format_matrix(argument, np.asarray(value))
+        return _format_matrix(argument, sequence_to_numpy(argument, value))
     if isinstance(value, (tuple, list)):
         items = [format_value(argument, item) for item in value]
         return f"({','.join(items)}{',' if len(items) == 1 else ''})"

@@ -12,7 +12,15 @@ from typing import Any
 
 import numpy as np
 
-from gpuconv.arrays import Array, describe, on_device, to_numpy
+from gpuconv.arrays import (
+    Array,
+    Spec,
+    describe,
+    finish_output,
+    on_device,
+    output_view,
+    to_numpy,
+)
 from gpuconv.backends import BackendLike, Lane, resolve
 from gpuconv.backends.numpy.threads import get_num_threads
 from gpuconv.dtypes import DType
@@ -21,6 +29,7 @@ from gpuconv.image_io import open_image
 from gpuconv.image_io.types import Image, ImageError
 from gpuconv.memory import default_limit
 from gpuconv.pipeline import Pipeline, StepLike
+from gpuconv.plan import check
 from gpuconv.tiling import cut, trace
 from gpuconv.workers import WAITING, Outcome, Stages, Stop, in_order
 
@@ -73,9 +82,7 @@ def stream(
     BackendUnavailableError : the backend named cannot run here.
     """
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
-    count = default_jobs() if jobs is None else jobs
-    if count < 1:
-        raise ValueError(f"jobs must be at least 1, got {jobs}")
+    count = default_jobs() if jobs is None else check.integer("jobs", jobs, 1)
     folder = Path(sink) if isinstance(sink, (str, os.PathLike)) else None
     if folder is None and not callable(sink) and not hasattr(sink, "__setitem__"):
         raise ValueError(f"sink must be a folder, a function or a container, got {sink!r:.80}")
@@ -266,8 +273,10 @@ def apply_tiled(
     ------
     NotTileableError : the pipeline does more than gpuconv's operations, or a single pixel of the
         result needs more than the limit.
-    ValueError : `out` has another shape than the result.
+    ValueError : `out` has another shape or dtype than the result, or lies where the source does.
     """
+    if not (hasattr(source, "shape") and hasattr(source, "dtype")):
+        raise TypeError(f"source must be an array, got {type(source).__name__}")
     if callable(pipeline) and not isinstance(pipeline, Pipeline):
         function: Callable[..., Any] = pipeline
     else:
@@ -279,14 +288,14 @@ def apply_tiled(
     )
     keywords: dict[str, Any] = {} if channel_axis is None else {"channel_axis": channel_axis}
     chain = trace(function, source.shape, dtype, **keywords)
-    target = np.empty(chain.output.shape, chain.output.dtype) if out is None else out
-    if tuple(target.shape) != chain.output.shape:
-        raise ValueError(f"out must have shape {chain.output.shape}, got {tuple(target.shape)}")
-    limit = min(default_limit() if memory_limit is None else memory_limit, 4 * PARTS_BYTES)
+    target = _target(out, chain.output, source)
+    limit = default_limit() if memory_limit is None else memory_limit
+    limit = min(int(check.number("memory_limit", limit, minimum=0)), 4 * PARTS_BYTES)
     threads = min(MOST_THREADS, get_num_threads())
     rows, columns = chain.tile(limit // (2 * threads))
     if tile is not None:
-        rows, columns = min(rows, tile), min(columns, tile)
+        most = check.integer("tile", tile, 1)
+        rows, columns = min(rows, most), min(columns, most)
     chosen, (y, x) = resolve(backend, []), chain.axes
 
     def place(ndim: int, rows: range, columns: range) -> tuple[Any, ...]:
@@ -313,4 +322,18 @@ def apply_tiled(
             target[place(len(chain.output.shape), found, range(chain.size[1]))] = pixels
             if progress is not None:
                 progress(found.stop, chain.size[0])
+    if out is None:
+        return target
+    finish_output(out, target)
+    return out
+
+
+def _target(out: Any, result: Spec, source: Any) -> Any:
+    """What takes the bands of a result: `out`, which must fit; of arrays in memory NumPy's view."""
+    if out is None:
+        return np.empty(result.shape, result.dtype)
+    in_memory = hasattr(out, "__dlpack__")
+    target = output_view(out) if in_memory else out
+    apart = in_memory and hasattr(source, "__dlpack__")
+    check.check_out(target, result, [("source", source)] if apart else [])
     return target

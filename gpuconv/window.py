@@ -12,6 +12,9 @@ import numpy.typing as npt
 Positions = TypeVar("Positions", int, npt.NDArray[np.int64])
 Padding = int | str | Sequence[int] | Sequence[Sequence[int]]
 
+MOST = 2**31 - 1
+"""Largest size, stride, dilation or padding: no array is that long."""
+
 
 @dataclass(frozen=True, slots=True)
 class AxisWindow:
@@ -57,12 +60,14 @@ class AxisWindow:
     def padding_only(self, length: int, outputs: int) -> bool:
         """Whether some window touches no input element at all."""
         return any(
-            not any(
-                0 <= position * self.stride - self.pad[0] + tap * self.dilation < length
-                for tap in range(self.size)
-            )
+            not self._touches(position * self.stride - self.pad[0], length)
             for position in {0, outputs - 1, *self._gap_candidates(length, outputs)}
         )
+
+    def _touches(self, start: int, length: int) -> bool:
+        """Whether a tap of the window that begins at `start` lies in the input."""
+        tap = max(0, -(start // self.dilation))  # the first that does not lie before it
+        return tap < self.size and start + tap * self.dilation < length
 
     def _gap_candidates(self, length: int, outputs: int) -> range:
         """Windows whose taps might all step over a short input."""
@@ -72,7 +77,10 @@ class AxisWindow:
 
 
 def resolve_padding(
-    padding: Padding, sizes: Sequence[int], windows: Sequence[AxisWindow]
+    padding: Padding,
+    sizes: Sequence[int],
+    windows: Sequence[AxisWindow],
+    argument: str = "padding",
 ) -> tuple[tuple[int, int], ...]:
     """Padding in any accepted form → one (before, after) pair per axis.
 
@@ -93,37 +101,46 @@ def resolve_padding(
                 pads.append((large, small) if padding == "same_lower" else (small, large))
             return tuple(pads)
         raise ValueError(
-            'padding must be "valid", "same", "same_upper", "same_lower", "full" or integers, '
+            f'{argument} must be "valid", "same", "same_upper", "same_lower", "full" or integers, '
             f"got {padding!r}"
         )
     if isinstance(padding, SupportsIndex) and is_integer(padding):
         pads = [(int(padding), int(padding))] * rank
     else:
-        items: list[Any] = list(padding) if isinstance(padding, Iterable) else []
+        items = items_of(padding) or []
         if len(items) == 1 and rank > 1 and is_integer(items[0]):
             items = items * rank
-        pads = [(int(p), int(p)) if is_integer(p) else _pair(p, padding) for p in items]
+        pads = [(int(p), int(p)) if is_integer(p) else _pair(argument, p, padding) for p in items]
         if len(pads) != rank:
             raise ValueError(
-                f"padding must be one integer, {rank} integers or {rank} (before, after) pairs, "
+                f"{argument} must be one integer, {rank} integers or {rank} (before, after) pairs, "
                 f"got {padding!r}"
             )
     if any(p < 0 for pair in pads for p in pair):
-        raise ValueError(f"padding must be at least 0, got {padding!r}")
+        raise ValueError(f"{argument} must be at least 0, got {padding!r}")
+    if any(p > MOST for pair in pads for p in pair):
+        raise ValueError(f"{argument} must be at most {MOST}, got {padding!r:.60}")
     return tuple(pads)
 
 
-def _pair(value: object, padding: object) -> tuple[int, int]:
+def _pair(argument: str, value: object, padding: object) -> tuple[int, int]:
     if isinstance(value, Sequence) and len(value) == 2 and all(is_integer(v) for v in value):
         return int(value[0]), int(value[1])
-    raise ValueError(f"padding must be integers or (before, after) pairs, got {padding!r}")
+    raise ValueError(f"{argument} must be integers or (before, after) pairs, got {padding!r}")
+
+
+def items_of(value: object) -> list[Any] | None:
+    """What a sequence (or another iterable, but text) holds; None for what is none."""
+    if isinstance(value, (str, bytes)) or getattr(value, "ndim", 1) == 0:
+        return None
+    return list(value) if isinstance(value, Iterable) else None
 
 
 def is_integer(value: object) -> bool:
     """Whether `value` is an integer of Python or NumPy (a bool is not)."""
     return (
         hasattr(value, "__index__")
-        and not isinstance(value, bool)
+        and not isinstance(value, (bool, type))
         and getattr(value, "ndim", 0) == 0
         and getattr(getattr(value, "dtype", None), "kind", "i") in "iu"
     )

@@ -100,17 +100,7 @@ struct Sums {
     using Number = either<WHOLE, uint32, float>;
 
     static constexpr int SUMS = BYTES ? 4 : N;
-    struct Down {
-        struct __align__(16) Value {
-            Number sums[SUMS];
-        };
-        static __device__ __forceinline__ Value join(const Value& a, const Value& b) {
-            Value result;
-#pragma unroll
-            for (int i = 0; i < SUMS; ++i) result.sums[i] = a.sums[i] + b.sums[i];
-            return result;
-        }
-    };
+    using Down = DownSums<Number, SUMS>;
     struct Across {
         using Value = Number;
         static __device__ __forceinline__ Value join(Value a, Value b) { return a + b; }

@@ -1,5 +1,5 @@
 // Weighted sums of rank 1 over images, by strips: one read, one write, and between them nothing but
-// registers and two rows, or groups of rows, of shared memory.
+// registers and a few rows of shared memory.
 //
 //   separable_strip   a column and a row of K taps each, C interleaved channels
 //   separable_odd     floats, of any odd numbers of taps up to 31, told when it is launched
@@ -7,9 +7,8 @@
 //
 // A block marches down the image a few rows at a time; a thread owns N neighbouring elements of a
 // row. Sums along H are the middle, whose rows go by way of shared memory to the threads on either
-// side, which sum them along W. Two buffers in turn, also from one strip to the next, need one
-// barrier for the rows of a trip. A trip ends the usual way, straight to a store, or asks what else
-// is to be done; no loop lies within, as its weights would take the uniform registers of the rest.
+// side, which sum them along W. Warps that read and write whole packs of the image go a way of
+// their own, which knows of no border.
 //
 // separable_strip, separable_odd: each row read joins the K - 1 column sums that are under way.
 // Sum j of a thread waits for j + 1 more rows,
@@ -17,10 +16,10 @@
 //   sum[j] = sum[j + 1] + column[K - 2 - j] * row
 //
 // so that no register changes its meaning, and the loop over rows needs no unrolling. 2K of about
-// 2K + 5 (float16) or 2K + 10 (float) instructions an output are FMAs, and sm_90 issues 128 lanes a
-// clock: with threads that only neighbours need and rows that strips share, float16 of 15 taps
-// stops at 3.4 outputs a clock and multiprocessor, float of 31 at 1.5; a copy makes 4.1 and 2.1.
-// uint16 is summed in double, 64 lanes a clock: 7 taps stop at 3.9.
+// 2K + 4 (float16) or 2K + 6 (float) instructions an output are FMAs, and sm_90 issues 128 lanes a
+// clock: with threads that only neighbours need, rows that strips share, and warps at an edge,
+// float16 of 15 taps stops at 3.4 outputs a clock and multiprocessor, float of 31 at 1.6; a copy
+// makes 4.1 and 2.1. uint16 is summed in double, 64 lanes a clock: 7 taps stop at 3.9.
 //
 // separable_bytes: rows come in groups of four, turned so that a word holds four pixels of a
 // column. IDP.2A multiplies two of them by weights of 16 bits, exactly: (K + 1) / 2 instructions
@@ -28,6 +27,7 @@
 // about 3 for all else: 10, 17 and 30 instructions an output for 3, 7 and 15 taps, which stop at
 // 11.9, 7.3 and 4.1 outputs a clock and multiprocessor; a copy makes 8.2.
 #include "common/linear.cuh"
+#include "common/ptx.cuh"
 #include "common/strip.cuh"
 
 constexpr int MOST_TAPS = 32, MOST_BYTE_TAPS = 42, MOST_ODD = 31;
@@ -43,6 +43,14 @@ __device__ constexpr int floor_divide(int value, int unit) {
     return value < 0 ? -((unit - 1 - value) / unit) : value / unit;
 }
 
+// Of the numbers of all lanes; the same to the compiler, too.
+__device__ __forceinline__ int warp_largest(int number) {
+#pragma unroll
+    for (int apart = 16; apart > 0; apart /= 2)
+        number = max(number, __shfl_xor_sync(FULL_WARP, number, apart));
+    return __shfl_sync(FULL_WARP, number, 0);
+}
+
 // Twin of BLOCK_STRIPS in gpuconv/backends/cuda/separable_strips.py.
 //
 // The threads of all blocks of a plane lie in a row in the band of `rows` rows from the plane's
@@ -54,7 +62,7 @@ struct BlockStrip {
     int x, y, rows;  // of the thread's band; no rows beyond the last band
     int results;     // rows that the thread writes: all or none
     int longest;     // most rows of a thread of the block
-    bool inside;     // all that the warp reads lies in the image
+    int easy, hard;  // rows from `easy` on and before `hard` the warp makes without a border
 };
 struct BlockStrips {
     int64 jobs;
@@ -62,8 +70,9 @@ struct BlockStrips {
     int rows, beside;
     int above, below;  // rows that are read besides
 
-    // N elements a thread, ROWS rows at a time. Every thread of the block must call it.
-    template <int N, int ROWS>
+    // N elements a thread, ROWS rows at a time, for which a thread reads as far as READS rows on.
+    // Every thread of the block must call it.
+    template <int N, int ROWS, int READS>
     __device__ __forceinline__ BlockStrip at(int64 job, const Images& images) const {
         const int64 plane = job / each;
         const int first = int(job - plane * each) * (STRIP_THREADS - 2 * beside);
@@ -76,11 +85,11 @@ struct BlockStrips {
         const bool writes = rank >= beside && rank < STRIP_THREADS - beside && strip.x >= 0 &&
                             strip.x < images.row_elements();
         strip.results = writes ? strip.rows : 0;
-        const int reads = round_up(strip.longest, ROWS) + ROWS + below;
-        const bool inside = __all_sync(FULL_WARP, strip.y >= above && strip.x >= 0 &&
-                                                      strip.y + reads <= images.height &&
-                                                      strip.x + N <= images.row_elements());
-        strip.inside = __shfl_sync(FULL_WARP, int(inside), 0);
+        const bool whole = strip.x >= 0 && strip.x + N <= images.row_elements();
+        const int end = min(images.height - below - READS - strip.y,
+                            writes ? strip.rows / ROWS * ROWS : strip.longest);
+        strip.easy = warp_largest(max(-above - below, -below - strip.y));
+        strip.hard = -warp_largest(whole ? -end : above + below + ROWS);
         return strip;
     }
 };
@@ -128,69 +137,101 @@ struct SeparableBytesParams {
     float row[MOST_BYTE_TAPS];
 };
 
-// Reads the rows of a strip in turn, from the first that it needs: a thread's N elements from x on.
-// Where they straddle an edge or lie outside, `places` keeps for the whole strip which elements
-// answer. What a few instructions find again takes no register.
-template <typename T, int N>
+// Elements that lanes of a warp read for those of them that lie beside the ends of a row, or astride:
+// of such a lane, ROWS rows of N elements; in shared memory.
+template <typename T, int N, int ROWS>
+struct Beside {
+    T values[ROWS][32 * N];
+    int from[ROWS][32];  // the row of the image, by lane
+    int places[32 * N];  // the elements that answer, for the whole strip
+};
+
+// Reads the rows of a strip: a thread's N elements from x on. What a few instructions find again
+// takes no register.
+template <typename T, int N, int ROWS>
 struct ThreadReader {
     const Images& images;
     const BlockStrips& strips;
-    const T *plane, *next;
-    int* places;
+    Beside<T, N, ROWS>& beside;
+    const T* plane;
     int x, y;  // where the strip's results begin
-    bool inside;
 
     __device__ __forceinline__ ThreadReader(const T* input, const Images& images,
                                             const BlockStrips& strips, const BlockStrip& strip,
-                                            int* places)
+                                            Beside<T, N, ROWS>& beside)
         : images(images),
           strips(strips),
+          beside(beside),
           plane(input + images.plane_offset(images.input, strip.plane)),
-          next(plane + (strip.y - strips.above) * images.input.row + strip.x),
-          places(places),
           x(strip.x),
-          y(strip.y),
-          inside(strip.inside) {
+          y(strip.y) {
+        const int rank = rank_beside();
         if (!whole()) {
 #pragma unroll 1
-            for (int n = 0; n < N; ++n) places[n * STRIP_THREADS] = map_element(images, x + n);
+            for (int n = 0; n < N; ++n) beside.places[rank * N + n] = map_element(images, x + n);
         }
     }
     __device__ __forceinline__ bool whole() const {
         return x >= 0 && x + N <= images.row_elements();
     }
-
-    // The next rows, from `below` y on; instead of rows that no result needs, others.
-    template <int COUNT>
-    __device__ __forceinline__ void read(Words<T, N> (&rows)[COUNT], int below) {
-        if (inside) {
-#pragma unroll
-            for (int i = 0; i < COUNT; ++i) {
-                rows[i] = load_words<T, N>(next);
-                next += images.input.row;
-            }
-        } else {
-            const int last = min(y + strips.rows, images.height) + strips.below - 1;
-#pragma unroll
-            for (int i = 0; i < COUNT; ++i)
-                rows[i] =
-                    read_row(map_index(images.border, min(y + below + i, last), images.height));
-        }
+    // Lanes before this one whose elements lie beside.
+    __device__ __forceinline__ int rank_beside() const {
+        const unsigned before = (1u << threadIdx.x % 32) - 1;
+        return __popc(__ballot_sync(FULL_WARP, !whole()) & before);
     }
 
-    __device__ __forceinline__ Words<T, N> read_row(int from) const {
-        const T* row = plane + from * images.input.row;
-        if (from >= 0 && whole()) return load_words<T, N>(row + x);
+    // The row `below` y, which lies in the image.
+    __device__ __forceinline__ const T* row(int below) const {
+        return plane + (y + below) * images.input.row + x;
+    }
+    // Rows from `below` y on, wherever they are; instead of rows that no result needs, others.
+    // Every lane of a warp must call it.
+    __device__ __forceinline__ void read(Words<T, N> (&rows)[ROWS], int below) const {
+        const int last = min(y + strips.rows, images.height) + strips.below - 1;
         const T value = images.value.template as<T>();
-        Pack<T, N> pack;
+        int from[ROWS] = {};
+#pragma unroll 1
+        for (int k = 0; k < ROWS; ++k) {  // the border's code is there once
 #pragma unroll
-        for (int n = 0; n < N; ++n) {
-            const int place = from < 0 || whole() ? -1 : places[n * STRIP_THREADS];
-            pack.values[n] = place < 0 ? value : row[place];
+            for (int i = 0; i + 1 < ROWS; ++i) from[i] = from[i + 1];
+            from[ROWS - 1] = map_index(images.border, min(y + below + k, last), images.height);
         }
-        Words<T, N> words;
-        memcpy(&words, &pack, sizeof words);
-        return words;
+        const int count = __popc(__ballot_sync(FULL_WARP, !whole())), rank = rank_beside();
+        if (count > 0) {
+            if (!whole()) {
+#pragma unroll
+                for (int i = 0; i < ROWS; ++i) beside.from[i][rank] = from[i];
+            }
+            __syncwarp();
+#pragma unroll 1
+            for (int e = threadIdx.x % 32; e < count * N; e += 32) {
+                const int place = beside.places[e];
+                T values[ROWS];
+#pragma unroll
+                for (int i = 0; i < ROWS; ++i) {
+                    const int row = beside.from[i][e / N];
+                    values[i] = value;
+                    if (place >= 0 && row >= 0) values[i] = plane[row * images.input.row + place];
+                }
+#pragma unroll
+                for (int i = 0; i < ROWS; ++i) beside.values[i][e] = values[i];
+            }
+            __syncwarp();
+        }
+#pragma unroll
+        for (int i = 0; i < ROWS; ++i) {
+            if (!whole()) {
+                rows[i] = load_words<T, N>(beside.values[i] + rank * N);
+            } else if (from[i] >= 0) {
+                rows[i] = load_words<T, N>(plane + from[i] * images.input.row + x);
+            } else {
+                Pack<T, N> pack;
+#pragma unroll
+                for (int n = 0; n < N; ++n) pack.values[n] = value;
+                memcpy(&rows[i], &pack, sizeof pack);
+            }
+        }
+        if (count > 0) __syncwarp();
     }
 };
 
@@ -242,29 +283,28 @@ __device__ __forceinline__ float unsharp(int pixel, float sum, int amount, int s
     return float(int((exact + half) >> bits));
 }
 
-// A thread's results of row y from their sums. Integers' sums begin with the offset.
-template <typename T, typename A, int N>
-__device__ __forceinline__ Words<T, N> finish_row(A (&sums)[N], const StripFinish<A>& finish,
-                                                  const ThreadReader<T, N>& reader, int y) {
+// What is to be done to a thread's sums of row y before they are rounded. Integers' sums begin
+// with the offset.
+template <typename T, bool WHOLE, typename Reader, typename A, int N>
+__device__ __forceinline__ void finish_sums(A (&sums)[N], const StripFinish<A>& finish,
+                                            const Reader& reader, int y) {
     if ((same_type<T, uint8> || !Scalar<T>::integer) && finish.how == How::Unsharp) {
         // The row's own pixels are in the L1 cache yet.
         const T* from = reader.plane + y * reader.images.input.row + reader.x;
-        Words<T, N> own = {};
-        if (reader.whole()) {
-            own = load_words<T, N>(from);
+        Pack<T, N> own;
+        if constexpr (WHOLE) {
+            own = load_pack<N>(from);
         } else {
-            Pack<T, N> pack;
 #pragma unroll
             for (int n = 0; n < N; ++n)
-                pack.values[n] = reader.x + n < reader.images.row_elements() ? from[n] : T(0);
-            memcpy(&own, &pack, sizeof own);
+                own.values[n] = reader.x + n < reader.images.row_elements() ? from[n] : T(0);
         }
 #pragma unroll
         for (int n = 0; n < N; ++n) {
             if constexpr (same_type<T, uint8>) {
-                sums[n] = unsharp(own[n], sums[n], finish.amount, finish.shift);
+                sums[n] = unsharp(own.values[n], sums[n], finish.amount, finish.shift);
             } else {
-                const A pixel = widen_word<A>(own, n);
+                const A pixel = A(widen(own.values[n]));
                 sums[n] = pixel + (pixel - sums[n]) * finish.real_amount;
             }
         }
@@ -272,20 +312,30 @@ __device__ __forceinline__ Words<T, N> finish_row(A (&sums)[N], const StripFinis
 #pragma unroll
         for (int n = 0; n < N; ++n) sums[n] += finish.offset;
     }
-    return round_words<T>(sums);
 }
 
-// Words of sums that leave room in the registers of three blocks.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1000
-template <typename A>
-constexpr int WORDS_OF_THREE = 104;  // more of the rest is kept in registers
+// Blocks of a multiprocessor that there shall be registers for, where sums under way take so many
+// words: fewer where compilers keep more of the rest in registers.
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+constexpr int MOST_BLOCKS = 5;
 #else
+constexpr int MOST_BLOCKS = 4;
+#endif
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ / 100 == 9
 template <typename A>
 constexpr int WORDS_OF_THREE = sizeof(A) == 8 ? 104 : 128;
+#else
+template <typename A>
+constexpr int WORDS_OF_THREE = 104;
 #endif
+template <typename A>
+__device__ constexpr int blocks_with(int words) {
+    const int count = words < 24 ? 5 : words <= 56 ? 4 : words <= WORDS_OF_THREE<A> ? 3 : 2;
+    return count > 2 ? count + MOST_BLOCKS - 5 : 2;
+}
 
-// How rows become the middle, and the middle results. Of ROWS rows, PART are read at a time, and
-// become as many rows of the middle; `State` is what a thread keeps of the rows before.
+// How rows become the middle, and the middle results. A trip makes ROWS rows, which are read PAIR at
+// a time and widened PART at a time; `State` is what a thread keeps of the rows before.
 
 // As many taps along either axis as are compiled.
 template <typename T, typename A, int K, int C>
@@ -295,19 +345,18 @@ struct FixedTaps {
     using Params = SeparableStripParams<A>;
     static constexpr int N = sizeof(A) == 4 ? 16 / int(sizeof(T)) : K <= 15 ? 4 : 2;
     static constexpr int SUMS = K - 1;
-    static constexpr int ROWS = 2, PART = 1;
+    static constexpr int ROWS = 4, PART = 1, PAIR = 2;
     static constexpr bool ROLLED = false;
-    // Blocks of a multiprocessor that there shall be registers for: the sums under way take most.
     static constexpr int WORDS = SUMS * N * int(sizeof(A)) / 4;
-    static constexpr int BLOCKS =
-        WORDS < 24 ? 5 : WORDS <= 56 ? 4 : WORDS <= WORDS_OF_THREE<A> ? 3 : 2;
-    // Whether there are registers for a thread's own part of the middle, too.
-    static constexpr bool OWN = WORDS < 104;
+    static constexpr int BLOCKS = blocks_with<A>(WORDS);
+    // Whether there are registers for a thread's own part of the middle, too, and for what may be
+    // asked of sums. Twin of `room_to_ask` in gpuconv/backends/cuda/separable_strips.py.
+    static constexpr bool OWN = WORDS < 104, ASKED = WORDS < 96 && !Scalar<T>::integer;
     using State = A[SUMS][N];
     using Fresh = A[N];
     const Params& params;
 
-    __device__ __forceinline__ void turn(Fresh& fresh, const Words<T, N> (&rows)[PART]) const {
+    __device__ __forceinline__ void turn(Fresh& fresh, const Words<T, N>* rows) const {
 #pragma unroll
         for (int n = 0; n < N; ++n) fresh[n] = widen_word<A>(rows[0], n);
     }
@@ -337,13 +386,14 @@ struct OddTaps {
     using Element = T;
     using Sum = float;
     using Params = SeparableOddParams;
-    static constexpr int N = 4, SUMS = MOST_ODD - 1, ROWS = 1, PART = 1, BLOCKS = 3;
-    static constexpr bool ROLLED = false, OWN = true;
+    static constexpr int N = 4, SUMS = MOST_ODD - 1, ROWS = 2, PART = 1, PAIR = 1;
+    static constexpr int BLOCKS = blocks_with<float>(SUMS * N);
+    static constexpr bool ROLLED = false, OWN = true, ASKED = true;
     using State = float[SUMS][N];
     using Fresh = float[N];
     const Params& params;
 
-    __device__ __forceinline__ void turn(Fresh& fresh, const Words<T, N> (&rows)[PART]) const {
+    __device__ __forceinline__ void turn(Fresh& fresh, const Words<T, N>* rows) const {
 #pragma unroll
         for (int n = 0; n < N; ++n) fresh[n] = widen_word<float>(rows[0], n);
     }
@@ -366,10 +416,17 @@ struct OddTaps {
     }
     __device__ __forceinline__ void across(float (&results)[N], const float* middle,
                                            const float* buffer) const {
+        Pack<float, N> own;
+        if (middle) {
+#pragma unroll
+            for (int n = 0; n < N; ++n) own.values[n] = middle[n];
+        } else {
+            own = load_pack<N>(buffer);
+        }
         constexpr int PACKS = (MOST_ODD / 2 * C + 3) / 4;
         float left[4 * PACKS], right[4 * PACKS];  // from the nearest on
 #pragma unroll
-        for (int n = 0; n < N; ++n) results[n] = params.centre * middle[n];
+        for (int n = 0; n < N; ++n) results[n] = params.centre * own.values[n];
 #pragma unroll
         for (int d = 1; d <= MOST_ODD / 2; ++d) {
             if (2 * d >= params.width) break;
@@ -386,9 +443,9 @@ struct OddTaps {
 #pragma unroll
             for (int n = 0; n < N; ++n) {
                 const int back = d * C - 1 - n, ahead = d * C - N + n;
-                const float before = back < 0 ? middle[back < 0 ? n - d * C : 0]
+                const float before = back < 0 ? own.values[back < 0 ? n - d * C : 0]
                                               : left[back < 0 ? 0 : back];
-                const float behind = ahead < 0 ? middle[ahead < 0 ? n + d * C : 0]
+                const float behind = ahead < 0 ? own.values[ahead < 0 ? n + d * C : 0]
                                                : right[ahead < 0 ? 0 : ahead];
                 results[n] = multiply_add(params.before[d], before, results[n]);
                 results[n] = multiply_add(params.behind[d], behind, results[n]);
@@ -415,14 +472,14 @@ struct ByteTaps {
     using Element = uint8;
     using Sum = float;
     using Params = SeparableBytesParams;
-    static constexpr int N = 8, ROWS = 4, PART = 4, OLD = (K + 1) / 4, EXTRA = ROWS * OLD - (K - 1);
+    static constexpr int N = 8, ROWS = 4, PART = 4, PAIR = 4, OLD = (K + 1) / 4, EXTRA = ROWS * OLD - (K - 1);
     static constexpr int BLOCKS = K < 16 ? 4 : 3;
-    static constexpr bool ROLLED = K > 15, OWN = K < 13;
+    static constexpr bool ROLLED = K > 15, OWN = K < 13, ASKED = true;
     using State = uint32[OLD + 1][N];
     using Fresh = uint32[N];
     const Params& params;
 
-    __device__ __forceinline__ void turn(Fresh& fresh, const Words<uint8, N> (&rows)[ROWS]) const {
+    __device__ __forceinline__ void turn(Fresh& fresh, const Words<uint8, N>* rows) const {
 #pragma unroll
         for (int w = 0; w < N / 4; ++w)
             turn_bytes(fresh + 4 * w, rows[0].words[w], rows[1].words[w], rows[2].words[w],
@@ -464,55 +521,57 @@ __device__ __forceinline__ void start(A (&results)[N], const StripFinish<A>& fin
     for (int n = 0; n < N; ++n) results[n] = Scalar<T>::integer ? finish.offset : A(0);
 }
 
-// x, which the compiler must keep: it would rather find it once more for every row.
-__device__ __forceinline__ int kept(int x) {
-    return __shfl_sync(FULL_WARP, x, threadIdx.x % 32);
-}
-
-// The strips of a block, ROWS rows at a time. Every thread of it must call it.
+// A thread on its way down a strip.
 template <typename Taps>
-__device__ __forceinline__ void march(const typename Taps::Element* input,
-                                      typename Taps::Element* output, const Taps& taps) {
+struct March {
     using T = typename Taps::Element;
     using A = typename Taps::Sum;
-    constexpr int N = Taps::N, ROWS = Taps::ROWS, PART = Taps::PART;
-    constexpr int P = 16 / int(sizeof(A));
-    constexpr bool OWN = Taps::OWN, BYTES = same_type<T, uint8>;
-    constexpr int ROW = N * STRIP_THREADS;  // of the middle
-    static_assert((ROWS * ROW & (ROWS * ROW - 1)) == 0, "a bit tells one buffer from the other");
-    SHARED_ARRAY(A, buffers, [2][ROWS][N / P][STRIP_THREADS][P]);
-    SHARED_ARRAY(int, places, [N][STRIP_THREADS]);
-    const auto& params = taps.params;
-    const Images& images = params.images;
-    const int again = params.strips.above + params.strips.below;
-    // Nothing is done besides to sums on their way to results.
-    const bool plain =
-        params.finish.how == How::Sum && (Scalar<T>::integer || params.finish.offset == A(0));
-    int at = int(threadIdx.x) * P;
-    for (int64 job = blockIdx.x; job < params.strips.jobs; job += gridDim.x) {
-        const auto strip = params.strips.template at<N, ROWS>(job, images);
-        const int quick = kept(plain && strip.x + N <= images.row_elements() ? strip.results : 0);
-        T* target = output + images.plane_offset(images.output, strip.plane) +
-                    strip.y * images.output.row + strip.x;
-        ThreadReader<T, N> reader(input, images, params.strips, strip, places[0] + threadIdx.x);
-        Words<T, N> ahead[ROWS / PART][PART] = {};
-        typename Taps::State state = {};
-        // It begins with rows of zeros, while the first are read.
+    static constexpr int N = Taps::N, ROWS = Taps::ROWS, PART = Taps::PART, PAIR = Taps::PAIR;
+    static constexpr int ROW = N * STRIP_THREADS;  // of the middle
+    static constexpr bool OWN = Taps::OWN, BYTES = same_type<T, uint8>;
+
+    const Taps& taps;
+    const BlockStrip& strip;
+    const ThreadReader<T, N, PAIR>& reader;
+    A* buffer;
+    T* target;
+    int r;                         // the row that is next
+    Words<T, N> ahead[PAIR];       // rows that have been read for it
+    typename Taps::State state;
+
+    // Rows up to the strip's `hard` one. `ASKED`: what is to be done to sums besides rounding.
+    template <bool ASKED>
+    __device__ __forceinline__ void easy() {
+        const auto& params = taps.params;
+        const T* next = reader.row(r + PAIR + params.strips.below);
+        T* to = target;
+        const auto write = [&](A(&results)[N], int y) {
+            if constexpr (ASKED) finish_sums<T, true>(results, params.finish, reader, y);
+            store_words(to, round_words<T>(results));
+            to += params.images.output.row;
+        };
 #pragma unroll 1
-        for (int r = -again - ROWS; r < strip.longest; r += ROWS) {
-            A* const buffer = buffers[0][0][0][0] + at;
+        for (; r < strip.hard; r += ROWS) {
             A middle[ROWS][N];
 #pragma unroll
-            for (int i = 0; i < ROWS; i += PART) {
-                typename Taps::Fresh fresh;
-                taps.turn(fresh, ahead[i / PART]);
-                reader.read(ahead[i / PART], r + ROWS + i + params.strips.below);
+            for (int first = 0; first < ROWS; first += PAIR) {
+                typename Taps::Fresh fresh[PAIR / PART];
+#pragma unroll
+                for (int i = 0; i < PAIR; i += PART) taps.turn(fresh[i / PART], ahead + i);
+#pragma unroll
+                for (int i = 0; i < PAIR; ++i) {
+                    ahead[i] = load_words<T, N>(next);
+                    next += params.images.input.row;
+                }
                 if constexpr (BYTES) {
-                    taps.push(state, fresh);
+                    taps.push(state, fresh[0]);
                 } else {
-                    taps.down(middle[i], state, fresh);
-                    // Early where the registers are needed, also if there are no results yet.
-                    if (!OWN || r >= 0) store_middle(buffer + i * ROW, middle[i]);
+#pragma unroll
+                    for (int i = first; i < first + PAIR; ++i) {
+                        taps.down(middle[i], state, fresh[i - first]);
+                        // Early where the registers are needed, also if there are no results yet.
+                        if (!OWN || r >= 0) store_middle(buffer + i * ROW, middle[i]);
+                    }
                 }
             }
             if (r < 0) continue;
@@ -523,12 +582,7 @@ __device__ __forceinline__ void march(const typename Taps::Element* input,
                     store_middle(buffer + i * ROW, middle[i]);
                 }
             }
-            __syncthreads();
-            const auto finish = [&](A(&results)[N], int i) {
-                if (r + i >= strip.results) return;
-                const auto words = finish_row(results, params.finish, reader, reader.y + r + i);
-                store_words(target, words, images.row_elements() - reader.x);
-            };
+            meet();
             if (r < strip.results) {
                 if constexpr (Taps::ROLLED) {
 #pragma unroll 1
@@ -536,36 +590,106 @@ __device__ __forceinline__ void march(const typename Taps::Element* input,
                         A results[N];
                         start<T>(results, params.finish);
                         taps.across(results, nullptr, buffer + i * ROW);
-                        if (r + ROWS <= quick) {
-                            store_words(target, round_words<T>(results));
-                        } else {
-                            finish(results, i);
-                        }
-                        target += images.output.row;
+                        write(results, reader.y + r + i);
                     }
                 } else {
-                    A results[ROWS][N];
 #pragma unroll
-                    for (int i = 0; i < ROWS; ++i) {
-                        start<T>(results[i], params.finish);
-                        taps.across(results[i], OWN ? middle[i] : nullptr, buffer + i * ROW);
-                    }
-                    if (r + ROWS <= quick) {
+                    for (int first = 0; first < ROWS; first += PAIR) {
+                        A results[PAIR][N];
 #pragma unroll
-                        for (int i = 0; i < ROWS; ++i) {
-                            store_words(target, round_words<T>(results[i]));
-                            target += images.output.row;
+                        for (int i = 0; i < PAIR; ++i) {
+                            start<T>(results[i], params.finish);
+                            taps.across(results[i], OWN ? middle[first + i] : nullptr,
+                                        buffer + (first + i) * ROW);
                         }
-                    } else {
 #pragma unroll
-                        for (int i = 0; i < ROWS; ++i) {
-                            finish(results[i], i);
-                            target += images.output.row;
-                        }
+                        for (int i = 0; i < PAIR; ++i) write(results[i], reader.y + r + first + i);
                     }
                 }
             }
-            at ^= ROWS * ROW;
+            meet();
+        }
+        target = to;
+    }
+
+    // ROWS rows anywhere. Before the first that are needed, no more than what brings them.
+    __device__ __forceinline__ void any() {
+        const auto& params = taps.params;
+        const bool before = r < -params.strips.above - params.strips.below;
+#pragma unroll 1
+        for (int i = before ? ROWS - PAIR : 0; i < ROWS; i += PAIR) {
+            typename Taps::Fresh fresh;
+            if constexpr (BYTES) {
+                taps.turn(fresh, ahead);
+                taps.push(state, fresh);
+            }
+            if (!before) {
+#pragma unroll
+                for (int k = 0; k < PAIR; ++k) {
+                    A middle[N];
+                    if constexpr (BYTES) {
+                        taps.down(middle, state, k);
+                    } else {
+                        taps.turn(fresh, ahead + k);
+                        taps.down(middle, state, fresh);
+                    }
+                    store_middle(buffer + (i + k) * ROW, middle);
+                }
+            }
+            reader.read(ahead, r + i + PAIR + params.strips.below);
+        }
+        if (r >= 0) {
+            meet();
+#pragma unroll 1
+            for (int i = 0; i < min(ROWS, strip.results - r); ++i) {
+                A results[N];
+                start<T>(results, params.finish);
+                taps.across(results, nullptr, buffer + i * ROW);
+                if constexpr (Taps::ASKED)
+                    finish_sums<T, false>(results, params.finish, reader, reader.y + r + i);
+                store_words(target, round_words<T>(results),
+                            params.images.row_elements() - reader.x);
+                target += params.images.output.row;
+            }
+            meet();
+        }
+        r += ROWS;
+    }
+};
+
+// The strips of a block. Every thread of it must call it. Its warps go their own way and meet twice
+// for ROWS rows.
+template <typename Taps>
+__device__ __forceinline__ void march(const typename Taps::Element* input,
+                                      typename Taps::Element* output, const Taps& taps) {
+    using T = typename Taps::Element;
+    using A = typename Taps::Sum;
+    constexpr int N = Taps::N, ROWS = Taps::ROWS, PAIR = Taps::PAIR, P = 16 / int(sizeof(A));
+    SHARED_ARRAY(A, buffers, [ROWS][N / P][STRIP_THREADS][P]);
+    using Beside = Beside<T, N, PAIR>;
+    SHARED_ARRAY(Beside, beside, [STRIP_WARPS]);
+    const auto& params = taps.params;
+    const Images& images = params.images;
+    // Nothing is done besides to sums on their way to results.
+    const bool plain =
+        params.finish.how == How::Sum && (Scalar<T>::integer || params.finish.offset == A(0));
+    for (int64 job = blockIdx.x; job < params.strips.jobs; job += gridDim.x) {
+        const auto strip = params.strips.template at<N, ROWS, ROWS + PAIR>(job, images);
+        T* target = output + images.plane_offset(images.output, strip.plane) +
+                    strip.y * images.output.row + strip.x;
+        const ThreadReader<T, N, PAIR> reader(input, images, params.strips, strip,
+                                              beside[threadIdx.x / 32]);
+        March<Taps> march = {taps, strip, reader, buffers[0][0][threadIdx.x], target,
+                             -params.strips.above - params.strips.below - ROWS};
+#pragma unroll 1
+        while (march.r < strip.longest) {
+            if (march.r < strip.easy || march.r >= strip.hard) {
+                march.any();
+            } else if (plain || !Taps::ASKED) {
+                march.template easy<false>();
+            } else if constexpr (Taps::ASKED) {
+                march.template easy<true>();
+            }
         }
     }
 }

@@ -72,23 +72,9 @@ template <int H>
 constexpr int TILES = H <= 16 ? 2 : 1;
 template <int H>
 using Sums = float[H][TILES<H>][4];
-
-__device__ __forceinline__ void multiply(uint8, float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-    mma_f16(d, a, b);
-}
-__device__ __forceinline__ void multiply(float16, float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-    mma_f16(d, a, b);
-}
-__device__ __forceinline__ void multiply(bfloat16, float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-    mma_bf16(d, a, b);
-}
-__device__ __forceinline__ void multiply(float, float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-    mma_tf32(d, a, b);
-}
+// What tensor cores multiply: bytes as f16.
+template <typename T>
+using Factor = either<Scalar<T>::integer, float16, T>;
 
 // Warps that make a strip together.
 template <typename T>
@@ -350,8 +336,8 @@ __device__ __forceinline__ void add_rows(Sums<H>& sums, unsigned& strange,
                 const unsigned upper[2] = {own.y, next.x}, lower[2] = {own.x, own.y};
 #pragma unroll
                 for (int tile = 0; tile < TILES<H>; ++tile) {
-                    multiply(T(), sums[2 * pair + 1][tile], pixels[tile], upper);
-                    multiply(T(), sums[2 * pair][tile], pixels[tile], lower);
+                    mma(Factor<T>(), sums[2 * pair + 1][tile], pixels[tile], upper);
+                    mma(Factor<T>(), sums[2 * pair][tile], pixels[tile], lower);
                 }
                 next = own;
             }

@@ -1,12 +1,14 @@
-"""Which backend the engine's tests run on: NumPy, CUDA on the emulator, CUDA on a device."""
+"""Which backend the engine's tests run on, and fixtures that many files share."""
 
 from __future__ import annotations
 
 import signal
+import zlib
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gpuconv
@@ -18,7 +20,7 @@ ENGINE_TESTS = {
     f"tests.test_{name}"
     for name in (
         *("filters", "filters_linear", "filters_rank", "filters_photos"),
-        *("conv", "conv_pool", "conv_transpose", "pool", "unpool", "map_properties"),
+        *("conv", "conv_pool", "conv_transpose", "pool", "unpool", "map_properties", "peers"),
     )
 }
 """Files whose every test runs once on each backend."""
@@ -73,12 +75,32 @@ def require_gpu(config: pytest.Config) -> None:
 
 
 @pytest.fixture
+def rng(request: pytest.FixtureRequest) -> np.random.Generator:
+    """Numbers that hang on the test's name alone, not on what ran before it."""
+    return np.random.default_rng(zlib.crc32(request.node.nodeid.encode()))
+
+
+@pytest.fixture
 def cupy(request: pytest.FixtureRequest) -> Any:
     """CuPy, where there is a device."""
     require_gpu(request.config)
     import cupy
 
     return cupy
+
+
+@pytest.fixture
+def numpy_backend() -> Iterator[None]:
+    """Calls without `backend=` run on NumPy; the test may set the number of threads."""
+    with gpuconv.use_backend("numpy"):
+        yield
+    gpuconv.set_num_threads(None)
+
+
+@pytest.fixture(scope="module")
+def emulator() -> EmulatorBackend:
+    """A backend whose counts of launches are the file's own."""
+    return EmulatorBackend()
 
 
 @pytest.fixture(autouse=True)

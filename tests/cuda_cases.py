@@ -209,7 +209,7 @@ TENSOR = {
 
 
 def tensor_calls() -> dict[str, Call]:
-    """Dense kernels on tensor cores, of whole numbers: exact, however the products are summed."""
+    """On tensor cores, of whole numbers or bytes: exact, however the products are summed."""
     calls: dict[str, Call] = {}
     for name, (dtype, shape, size, keywords) in TENSOR.items():
         images = np.clip(random_images(shape, dtype).astype(np.float32).round(), -99, 255)
@@ -226,17 +226,24 @@ def tensor_calls() -> dict[str, Call]:
         *(((20, 144), {}), ((2, 35, 528), {"border": "constant"})),
         ((17, 32, 4), {"channel_axis": -1, "border": "wrap"}),
     ):
-        images = random_images(shape, "uint8")
-        given = keywords | {"algorithm": "tensor"}
-        calls[f"separable_filter2d of {shape} on tensor cores"] = lambda x=images, k=given: (
-            filters.separable_filter2d(x, column, row, **k)
-        )
+        for dtype in ("uint8", "float16", "bfloat16"):
+            images, factors = random_images(shape, dtype), (column, row)
+            if dtype != "uint8":
+                images = images.astype(np.float32).round().astype(dtype_of(dtype))
+                factors = np.arange(9) % 3 - 1, np.arange(11) % 4 - 1
+            given = keywords | {"algorithm": "tensor"}
+            calls[f"separable_filter2d of {shape}, {dtype}, on tensor cores"] = (
+                lambda x=images, w=factors, k=given: filters.separable_filter2d(x, *w, **k)
+            )
     tall = random_images((50, 32), "uint8")
     calls["gaussian_blur on tensor cores"] = lambda: filters.gaussian_blur(
         tall, (4, 3), algorithm="tensor"
     )
     strange = np.zeros((3, 20, 280), np.float16)
     strange[:, 18, 30] = np.inf
+    calls["separable_filter2d of Inf, float16, on tensor cores"] = lambda: (
+        filters.separable_filter2d(strange, column, row, algorithm="tensor")
+    )
     kernel = np.arange(63.0).reshape(7, 9) % 4
     calls["filter2d of Inf, float16, on tensor cores"] = lambda: filters.filter2d(
         strange, kernel, algorithm="tensor"

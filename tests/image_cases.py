@@ -32,6 +32,8 @@ LAYOUTS = {
 }
 """Leading axes, and channels behind every pixel or None."""
 
+COMMON = {"border": "reflect", "value": 0, "channel_axis": None, "out_dtype": None}
+"""What plans of filters are made with where nothing is said."""
 
 SCIPY_MODES = {
     "constant": "constant",
@@ -41,6 +43,12 @@ SCIPY_MODES = {
     "wrap": "wrap",
 }
 """What SciPy calls our borders."""
+
+
+def whole_packs(pixels: int, dtype: str) -> int:
+    """The next number of pixels whose rows are multiples of 16 bytes, whatever the channels."""
+    pack = 16 // dtype_of(dtype).itemsize
+    return -(-pixels // pack) * pack
 
 
 def layout(name: str, size: tuple[int, int]) -> tuple[tuple[int, ...], dict]:
@@ -173,6 +181,28 @@ def assert_within(result: np.ndarray, expected: np.ndarray, bound: np.ndarray, d
     assert np.all(off <= bound), (
         f"{values[worst]} is not {expected[worst]} within {bound[worst]} at {worst}"
     )
+
+
+def check_boxes(
+    backend: object, function: str, images: np.ndarray, size: object, **keywords: object
+) -> None:
+    """A filter over boxes computes what NumPy does; means of floats within the contract's bound."""
+    run = getattr(filters, function)
+    result = run(images, size, backend=backend, **keywords)
+    expected = run(images, size, backend="numpy", **keywords)
+    if function != "box_blur" or is_integer(images.dtype):
+        assert_equal(result, expected, images.dtype)
+        return
+    result, expected = result.astype(np.float64), expected.astype(np.float64)
+    finite = np.isfinite(expected)
+    np.testing.assert_array_equal(result[~finite], expected[~finite])
+    wide = np.where(np.isfinite(images), abs(images.astype(np.float64)), 0)
+    value = keywords.pop("value", 0)
+    keywords["value"] = abs(value) if math.isfinite(value) else 0
+    scale = filters.box_blur(wide, size, backend="numpy", **keywords)
+    taps = math.prod(reference.per_axis(size, 2))
+    bound = 2 * math.sqrt(taps) * reference.EPSILON[images.dtype.name] * scale
+    assert np.all(abs(result[finite] - expected[finite]) <= bound[finite])
 
 
 FORM = re.compile(r"(\w+) must .+, got .+")

@@ -1,8 +1,9 @@
-"""`python -m gpuconv` in processes of their own: started, disturbed, and what they were at most."""
+"""`gpuconv` in processes of their own, disturbed and watched, or in this one; what it leaves."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from gpuconv import cli
 
 HANG_S = 120
 """Nothing here takes nearly so long, unless it hangs."""
@@ -70,6 +73,11 @@ def run(*arguments: object, **options: Any) -> Ended:
     return Running(*arguments, **options).end()
 
 
+def here(*arguments: object) -> int:
+    """`gpuconv ...` in this process."""
+    return cli.main([str(argument) for argument in arguments])
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder but journals: relative name → bytes."""
     found = {}
@@ -90,3 +98,15 @@ def leftovers(folder: Path) -> list[str]:
         for name in folders + names
         if name.startswith(".gpuconv-") and name.endswith(".tmp")
     ]
+
+
+def report_of(path: Path) -> tuple[dict[str, int], dict[str, str]]:
+    """The counts, and the status of each input by its name."""
+    told = json.loads(path.read_text())
+    return told["counts"], {Path(f["input"]).name: f["status"] for f in told["files"]}
+
+
+def reasons_of(path: Path) -> dict[str, str]:
+    """Why inputs failed, by their names."""
+    files = json.loads(path.read_text())["files"]
+    return {Path(f["input"]).name: f["reason"] for f in files if f["status"] == "failed"}

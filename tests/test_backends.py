@@ -194,10 +194,71 @@ def test_torch_bfloat16_is_rounded_once():
     assert torch.equal(out, result)
 
 
+def test_torch_bfloat16_gives_the_dtype_asked_for():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    tensor = (torch.arange(48.0) / 7).reshape(1, 1, 6, 8).to(torch.bfloat16)
+    weight = torch.full((1, 1, 3, 3), 1 / 9).to(torch.bfloat16)
+    for name in ("float32", "float16", "float64", "bfloat16"):
+        dtype = ml_dtypes.bfloat16 if name == "bfloat16" else name
+        wide = filters.gaussian_blur(tensor.float().numpy(), 1, out_dtype=dtype)
+        for result in (
+            filters.gaussian_blur(tensor, 1, out_dtype=dtype),
+            filters.gaussian_blur([tensor], 1, out_dtype=dtype)[0],
+        ):
+            assert result.dtype == getattr(torch, name)
+            np.testing.assert_array_equal(result.double().numpy(), wide.astype(np.float64))
+        assert gpuconv.conv2d(tensor, weight, out_dtype=dtype).dtype == getattr(torch, name)
+        assert gpuconv.conv2d_pool2d(tensor, weight, out_dtype=dtype).dtype == getattr(torch, name)
+
+
+def test_torch_negative_views_keep_their_sign():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    tensor = torch.complex(torch.zeros(6, 8), torch.arange(48.0).reshape(6, 8)).conj().imag
+    assert tensor.is_neg()
+    expected = filters.box_blur(tensor.resolve_neg(), 3)
+    assert torch.equal(filters.box_blur(tensor, 3), expected)
+    assert torch.equal(filters.filter2d(tensor, torch.ones(3, 3)).sign(), expected.sign())
+    with pytest.raises(TypeError, match=r"^out must be an array, got a negative view"):
+        filters.box_blur(expected, 3, out=tensor)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_torch_outputs_may_not_lie_in_images_read_later(dtype):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    first, second, third = torch.ones(3, 6, 6, dtype=getattr(torch, dtype)).unbind()
+    for call in (
+        lambda: filters.box_blur([first, second], 3, out=[second, third]),
+        lambda: gpuconv.Pipeline("box_blur:size=3")([first, second], out=[second, third]),
+    ):
+        with pytest.raises(ValueError, match=r"^out must not share memory with images, got"):
+            call()
+
+
 def test_torch_that_requires_a_gradient_is_refused():
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    with pytest.raises(TypeError, match=r"^images must not require a gradient, .*detach"):
-        filters.box_blur(torch.ones(4, 4, requires_grad=True), 3)
+    image, out = torch.ones(4, 4, requires_grad=True), torch.empty(4, 4)
+    for call in (
+        lambda: filters.box_blur(image, 3),
+        lambda: filters.box_blur([image], 3, out=[out]),
+        lambda: gpuconv.Pipeline("box_blur:size=3", "sobel")(image, out=out),
+    ):
+        with pytest.raises(TypeError, match=r"^images must not require a gradient, .*detach"):
+            call()
+
+
+def test_torch_parameters_serve_where_no_gradients_are_recorded():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    layer = torch.nn.Conv2d(2, 3, 3)
+    maps = torch.arange(50.0).reshape(1, 2, 5, 5)
+    for dtype in (torch.float32, torch.bfloat16):
+        weights = layer.to(dtype).weight, layer.bias
+        expected = gpuconv.conv2d(maps.to(dtype), *(w.detach() for w in weights))
+        for off in (torch.no_grad(), torch.inference_mode()):
+            with off:
+                result = gpuconv.conv2d(maps.to(dtype), *weights)
+            assert torch.equal(result, expected)
+            assert not result.requires_grad
 
 
 def test_jax_in_jax_out():

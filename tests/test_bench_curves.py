@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench import cases, curves, plot, results
+from bench import curves, plot, results, sets
 from bench.results import Line
 
 SHAPE = [8, 2160, 3840]
@@ -14,7 +14,7 @@ SHAPE = [8, 2160, 3840]
 
 def line(name, implementation, share, device="some GPU"):
     """One result of which only what is drawn matters."""
-    dtype = str(cases.select("gpu", name)[0].dtype) if cases.select("gpu", name) else "uint8"
+    dtype = str(sets.select("gpu", name)[0].dtype) if sets.select("gpu", name) else "uint8"
     return Line(
         *(name, SHAPE, dtype, implementation, "cuda", "ok", "", "", 1, 1, 9, 1, {"median": 1.0}),
         *(1.0, 1.0, 1.0, share, 0, 1.0, 1, device, None, {}, "abc", False, ""),
@@ -63,7 +63,7 @@ def test_every_panel_has_cases_of_several_sizes():
     for title, operation, dtype in curves.PANELS:
         sizes = {
             curves.size_of(case.name)
-            for case in cases.gpu_group("peers")
+            for case in sets.gpu_group("peers")
             if (case.operation, case.dtype.name) == (operation, dtype)
         }
         assert len(sizes - {None}) >= 2, title

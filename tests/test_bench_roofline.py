@@ -9,7 +9,8 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from bench import cases, nvrtc, roofline
+from bench import asked, nvrtc, prediction, roofline, sets
+from bench.devices import DEVICES, device_of
 from bench.machine import ROOT
 from bench.results import Line
 from bench.work import WORK, Part, Work, warps
@@ -17,7 +18,7 @@ from gpuconv.backends.cuda.families import variants
 from gpuconv.backends.cuda.launch import Launch, Variant
 from tests.nvrtc import require_nvrtc
 
-H200, *_ = (d for d in roofline.DEVICES if d.name == "H200")
+H200, *_ = (d for d in DEVICES if d.name == "H200")
 POOL = "max_pool2d/f32/8x1x2160x3840/2x2-s2"
 
 NOT_MODELLED: set[str] = set()
@@ -33,11 +34,11 @@ def chosen(name):
 def launched():
     """(case, its launches) of eight images: those that most is said of."""
     wanted = [case for case in roofline.cases() if case.shape[0] == 8]
-    return [(case, roofline.ask(case).launches) for case in wanted]
+    return [(case, asked.ask(case).launches) for case in wanted]
 
 
 def test_arrays_without_memory_look_like_fresh_ones():
-    array = roofline.without_memory((64, 2160, 3840, 3), "float32")
+    array = asked.without_memory((64, 2160, 3840, 3), "float32")
     assert array.shape == (64, 2160, 3840, 3)
     assert array.flags.c_contiguous
     assert array.dtype == np.float32
@@ -49,8 +50,8 @@ def test_every_case_has_launches_and_its_bytes(launched):
     for case, launches in launched:
         assert launches, case.name
         assert all(isinstance(launch, Launch) for launch in launches)
-    asked = roofline.ask(chosen(POOL))
-    assert (asked.read, asked.written) == (8 * 2160 * 3840 * 4, 8 * 1080 * 1920 * 4)
+    found = asked.ask(chosen(POOL))
+    assert (found.read, found.written) == (8 * 2160 * 3840 * 4, 8 * 1080 * 1920 * 4)
 
 
 def test_kernels_without_a_line_are_known(launched):
@@ -84,7 +85,7 @@ def test_occupancy_is_what_registers_threads_and_shared_memory_allow():
     def held(registers, threads, shared=0, blocks=10_000, device=H200):
         launch = Launch(variant, (blocks, 1, 1), (32, threads // 32, 1), (), shared)
         resources = nvrtc.Resources(registers, 0, 0, 0)
-        return roofline.occupancy(launch, resources, device)
+        return prediction.occupancy(launch, resources, device)
 
     assert (held(32, 256).warps, held(32, 256).limit) == (64, "registers")
     assert held(40, 256).warps == 48
@@ -93,14 +94,14 @@ def test_occupancy_is_what_registers_threads_and_shared_memory_allow():
     assert (held(24, 256, 47 * 1024).blocks, held(24, 256, 47 * 1024).limit) == (4, "shared memory")
     assert (held(16, 32).blocks, held(16, 32).limit) == (32, "blocks")
     assert held(32, 256, blocks=132 * 4).waves == 0.5
-    ada = next(d for d in roofline.DEVICES if d.name == "L4")
+    ada = next(d for d in DEVICES if d.name == "L4")
     assert held(32, 256, device=ada).warps == 48
 
 
 def test_limits_add_up():
     require_nvrtc()
     case = chosen(POOL)
-    found = roofline.predict(case, H200)
+    found = prediction.predict(case, H200)
     (launch,), (limits,) = found.launches, found.limits
     work = WORK[launch.variant.kernel](launch)
     read, written = found.read, found.written
@@ -108,7 +109,7 @@ def test_limits_add_up():
     assert found.floor_seconds == pytest.approx(limits.seconds["memory"])
     slots = 0.0
     for part in work.parts:
-        trip = roofline._trip(limits.kernel, part)
+        trip = prediction.trip_of(limits.kernel, part)
         slots += part.trips / (trip.count(part.per) if part.per else 1) * trip.slots
     assert limits.slots == pytest.approx(slots)
     assert limits.seconds["issue"] == pytest.approx(slots / 4 / (132 * 1.98e9))
@@ -119,15 +120,15 @@ def test_limits_add_up():
 
 def test_latency_is_hidden_by_resident_warps_and_by_reading_ahead():
     require_nvrtc()
-    found = roofline.predict(chosen(POOL), H200)
+    found = prediction.predict(chosen(POOL), H200)
     (launch,), (limits,) = found.launches, found.limits
     resident = min(132 * limits.occupancy.warps, warps(launch))
 
     def latency(ahead):
         work = Work((Part(1e6),), ahead=ahead)
-        return roofline.launch_limits(launch, work, 1, 1, H200).seconds["latency"]
+        return prediction.launch_limits(launch, work, 1, 1, H200).seconds["latency"]
 
-    own = roofline._trip(limits.kernel, Part(1.0)).slots / 1.98e9
+    own = prediction.trip_of(limits.kernel, Part(1.0)).slots / 1.98e9
     assert latency(0) == pytest.approx(1e6 / resident * (650e-9 + own))
     assert latency(2) == pytest.approx(1e6 / resident * max(650e-9 / 2, own))
 
@@ -136,17 +137,17 @@ def test_a_loop_that_is_not_what_it_is_taken_for_is_told(monkeypatch):
     require_nvrtc()
     work = Work((Part(1.0, per="HMMA"),))
     monkeypatch.setitem(WORK, "pool_small", lambda launch: work)
-    with pytest.raises(roofline.ModelError, match=r"pool_small.*holds no HMMA"):
-        roofline.predict(chosen(POOL), H200)
+    with pytest.raises(prediction.ModelError, match=r"pool_small.*holds no HMMA"):
+        prediction.predict(chosen(POOL), H200)
 
 
 def test_a_small_grid_leaves_processors_idle():
     require_nvrtc()
-    found = roofline.predict(chosen(POOL), H200)
+    found = prediction.predict(chosen(POOL), H200)
     (launch,), (limits,) = found.launches, found.limits
     work = WORK[launch.variant.kernel](launch)
     few = replace(launch, grid=(66, 1, 1))
-    slower = roofline.launch_limits(few, work, found.read, found.written, H200)
+    slower = prediction.launch_limits(few, work, found.read, found.written, H200)
     assert slower.seconds["issue"] == pytest.approx(2 * limits.seconds["issue"])
     assert slower.seconds["latency"] > 2 * limits.seconds["latency"]
 
@@ -207,11 +208,11 @@ def test_measured_figures_stand_beside_predictions(tmp_path, monkeypatch, capsys
 def test_goals_in_gpx_are_judged_on_an_h200_alone():
     case = chosen("median_blur/u8/8x2160x3840/3x3")
     goal = roofline.goal_of(case)
-    found = roofline.Prediction(case, H200, 1, 1, (), ())
+    found = prediction.Prediction(case, H200, 1, 1, (), ())
     assert goal.met(found) is None
-    h100 = roofline.device_of("H100", "sm_90")
+    h100 = device_of("H100", "sm_90")
     assert goal.met(replace(found, device=h100)) is None
-    assert roofline.device_of(None, "sm_90") == H200
+    assert device_of(None, "sm_90") == H200
 
 
 def test_a_filter_that_matches_nothing_is_refused(capsys):
@@ -221,21 +222,21 @@ def test_a_filter_that_matches_nothing_is_refused(capsys):
 
 
 def test_scale_makes_the_same_cases_small():
-    assert len(roofline.cases(scale=cases.TINY)) >= 60
+    assert len(roofline.cases(scale=sets.TINY)) >= 60
 
 
 def test_a_loop_is_found_by_what_it_holds():
     require_nvrtc()
-    kernel = roofline._kernel(Variant("chain.cu", "chain", ("float", "1")), "sm_90")
+    kernel = prediction.compiled(Variant("chain.cu", "chain", ("float", "1")), "sm_90")
     both = Part(1, holds=(("STS", 2), ("FFMA", 2 * 4 * 9)))
-    assert roofline._trip(kernel, both).count("STS") == 2
-    with pytest.raises(roofline.ModelError, match="no loop holds"):
-        roofline._trip(kernel, replace(both, holds=(("STS", 2), ("FFMA", 1))))
+    assert prediction.trip_of(kernel, both).count("STS") == 2
+    with pytest.raises(prediction.ModelError, match="no loop holds"):
+        prediction.trip_of(kernel, replace(both, holds=(("STS", 2), ("FFMA", 1))))
 
 
 def test_a_chain_moves_what_its_launches_do():
     require_nvrtc()
-    found = roofline.predict(chosen("pipeline/f32/8x2160x3840/edges"), H200)
+    found = prediction.predict(chosen("pipeline/f32/8x2160x3840/edges"), H200)
     assert [launch.variant.kernel for launch in found.launches] == ["chain"]
     (limits,) = found.limits
     assert limits.seconds["memory"] == pytest.approx(found.floor_seconds)
@@ -260,7 +261,7 @@ def test_the_readme_holds_the_table_as_it_is_generated():
 def test_every_kernel_of_every_case_is_predicted():
     require_nvrtc()
     for case in roofline.cases():
-        found = roofline.predict(case, H200)
+        found = prediction.predict(case, H200)
         modelled = all(x.variant.kernel in WORK for x in found.launches)
         assert bool(found.limits) == modelled
         if modelled:

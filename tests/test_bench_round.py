@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from bench import cases, machine, round, run, sanitized, supervise
+from bench import machine, round, run, sanitized, sets, supervise
 
 PYTHON = sys.executable
 
@@ -98,9 +98,9 @@ def test_parts_are_listed_with_their_cases(capsys):
     assert "  the engine's tests on the device" in "\n".join(printed)
 
 
-@pytest.mark.parametrize("group", cases.GPU_GROUPS)
+@pytest.mark.parametrize("group", sets.GPU_GROUPS)
 def test_groups_have_the_same_operations_at_any_scale(group):
-    full, tiny = cases.gpu_group(group), cases.gpu_group(group, cases.TINY)
+    full, tiny = sets.gpu_group(group), sets.gpu_group(group, sets.TINY)
     for kind in (lambda c: c.operation, lambda c: c.dtype, lambda c: len(c.shape)):
         assert {*map(kind, full)} == {*map(kind, tiny)}
     assert max(case.shape[0] for case in tiny) == 2

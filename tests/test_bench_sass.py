@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from bench import sass
+from bench import flow, instructions, sass
 from gpuconv.backends.cuda.source import kernels_folder
 from tests.emulator.cases import KERNELS
 from tests.nvrtc import require_nvrtc
 
 
-def assembled(text: str) -> list[sass.Block]:
+def assembled(text: str) -> list[flow.Block]:
     """Blocks of lines "opcode operands" and "label:", as nvdisasm would write them."""
     lines, address = [], 0
     for line in text.strip().splitlines():
@@ -20,7 +20,7 @@ def assembled(text: str) -> list[sass.Block]:
         else:
             lines.append(f"        /*{address:04x}*/                   {line} ;")
             address += 16
-    return sass.blocks("\n".join(lines))
+    return flow.blocks("\n".join(lines))
 
 
 NEST = """
@@ -50,7 +50,7 @@ NEST = """
 
 def test_loops_are_found_the_innermost_first():
     graph = assembled(NEST)
-    inner, outer = sass.loops(graph)
+    inner, outer = flow.loops(graph)
     assert inner.members == inner.own
     assert inner.members < outer.members
     assert outer.own == outer.members - inner.members
@@ -81,7 +81,7 @@ def test_usual_trips_leave_out_inner_loops_and_what_edges_need():
 
 def test_a_loop_is_picked_by_number_by_content_or_left_for_the_body():
     graph = assembled(NEST)
-    assert sass.hot_loop(graph, "sm_90", "STG")[0] == sass.loops(graph)[1]
+    assert sass.hot_loop(graph, "sm_90", "STG")[0] == flow.loops(graph)[1]
     body = sass.hot_loop(graph, "sm_90", "body")[1]
     assert body.opcodes == {"MOV": 1, "EXIT": 2}
     with pytest.raises(ValueError, match="no loop holds HMMA"):
@@ -137,7 +137,7 @@ def test_jumps_of_every_kind_are_followed():
     assert followed == [(5, 1), (5, 2), (3,), (4, 5), (5,), (), (4,)]
 
 
-def instruction(text: str) -> sass.Instruction:
+def instruction(text: str) -> instructions.Instruction:
     ((block,), *_) = [assembled(text)]
     return block.instructions[0]
 
@@ -172,7 +172,7 @@ def instruction(text: str) -> sass.Instruction:
     ],
 )
 def test_instructions_take_their_pipes(text, architecture, clocks):
-    assert sass.costs(instruction(text), architecture) == {"issue": 0.25, **clocks}
+    assert instructions.costs(instruction(text), architecture) == {"issue": 0.25, **clocks}
 
 
 def test_what_only_moves_is_no_arithmetic():
@@ -218,7 +218,7 @@ def test_what_does_not_compile_is_told(capsys):
     assert "box.cu does not compile" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("architecture", [a for a in sass.RATES if a != "sm_90"])
+@pytest.mark.parametrize("architecture", [a for a in instructions.RATES if a != "sm_90"])
 def test_opcodes_of_every_architecture_are_known(architecture):
     require_nvrtc()
     path, name = kernels_folder() / "dense.cu", "dense_any<float, float, float, float, 1>"

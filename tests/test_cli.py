@@ -5,72 +5,27 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import pytest
 
 import gpuconv
-from gpuconv import cli, filters
-from gpuconv.explain import EXAMPLE_IMAGE, built_in_example, explain
+from gpuconv import filters
 from gpuconv.image_io import Image, Page, read_image, write_image
 from gpuconv.journal import NAME as JOURNAL
 from gpuconv.journal import Journal
 from gpuconv.pipeline import Pipeline
+from tests.image_files import folder_of_photos, load, noise, save
+from tests.processes import Running, contents, here
 
-Pixels = npt.NDArray[Any]
 BLUR = ["--op", "gaussian_blur:sigma=1.5"]
-
-
-def noise(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> Pixels:
-    """Random pixels over the whole range."""
-    if np.dtype(dtype).kind == "f":
-        return np.random.default_rng(seed).normal(size=shape).astype(dtype)
-    top = np.iinfo(dtype).max
-    return np.random.default_rng(seed).integers(0, top, shape, dtype=dtype, endpoint=True)
-
-
-def save(path: Path, color: Pixels, alpha: Pixels | None = None) -> Pixels:
-    """Write an image file and return its colours."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, Image((Page(color, alpha),)))
-    return color
-
-
-def load(path: Path) -> Pixels:
-    """The colours of the only page."""
-    (page,) = read_image(path).pages
-    return page.color
-
-
-def run(*arguments: object) -> int:
-    """`gpuconv ...` in this process."""
-    return cli.main([str(argument) for argument in arguments])
 
 
 @pytest.fixture
 def photos(tmp_path: Path) -> Path:
-    """A folder as users have it: formats, a subfolder, a broken image, other files."""
-    folder = tmp_path / "photos"
-    save(folder / "a.png", noise(20, 30, 3))
-    save(folder / "b.tif", noise(20, 31, dtype=np.uint16))
-    save(folder / "sub" / "c.PNG", noise(9, 8))
-    save(folder / "sub" / "deep" / "d.webp", noise(9, 8, 3))
-    (folder / "notes.txt").write_text("no image")
-    (folder / ".hidden.png").write_bytes(b"no image")
-    (folder / "sub" / "broken.jpg").write_bytes(b"no image")
-    return folder
-
-
-def files(folder: Path) -> set[str]:
-    """Relative names of all files below, but for the journal."""
-    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    return found - {JOURNAL}
+    return folder_of_photos(tmp_path / "photos")
 
 
 def test_filter_gives_the_pixels_of_the_library(tmp_path: Path) -> None:
@@ -80,7 +35,7 @@ def test_filter_gives_the_pixels_of_the_library(tmp_path: Path) -> None:
     save(tmp_path / "in" / "c.tif", real)
     save(tmp_path / "in" / "d.tif", noise(8, 9, dtype=np.int16))
     operations = ["--op", "gaussian_blur:sigma=1.5", "--op", "filter2d:kernel=edge"]
-    assert run("filter", tmp_path / "in", "-o", tmp_path / "out", *operations, "-q") == 0
+    assert here("filter", tmp_path / "in", "-o", tmp_path / "out", *operations, "-q") == 0
     for name, pixels, axis in (
         ("a.png", color, -1),
         ("b.png", deep, None),
@@ -96,25 +51,25 @@ def test_filter_gives_the_pixels_of_the_library(tmp_path: Path) -> None:
 
 def test_filter_folder_keeps_relative_names_and_formats(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run("filter", photos, "-o", out, "-r", *BLUR) == 1
-    assert files(out) == {"a.png", "b.tif", "sub/c.PNG", "sub/deep/d.webp"}
+    assert here("filter", photos, "-o", out, "-r", *BLUR) == 1
+    assert set(contents(out)) == {"a.png", "b.tif", "sub/c.PNG", "sub/deep/d.webp"}
     assert read_image(out / "sub/deep/d.webp").format == "WebP"
-    assert run("filter", photos, "-o", tmp_path / "flat", *BLUR) == 0
-    assert files(tmp_path / "flat") == {"a.png", "b.tif"}
+    assert here("filter", photos, "-o", tmp_path / "flat", *BLUR) == 0
+    assert set(contents(tmp_path / "flat")) == {"a.png", "b.tif"}
 
 
 def test_filter_named_and_globbed_files_keep_their_base_name(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run("filter", photos / "sub/c.PNG", f"{photos}/*", "-o", out, *BLUR) == 0
-    assert files(out) == {"c.PNG", "a.png", "b.tif"}
+    assert here("filter", photos / "sub/c.PNG", f"{photos}/*", "-o", out, *BLUR) == 0
+    assert set(contents(out)) == {"c.PNG", "a.png", "b.tif"}
     recursive = tmp_path / "recursive"
-    assert run("filter", f"{photos}/**/*.png", "-o", recursive, *BLUR) == 0
-    assert files(recursive) == {"a.png"}
+    assert here("filter", f"{photos}/**/*.png", "-o", recursive, *BLUR) == 0
+    assert set(contents(recursive)) == {"a.png"}
 
 
 def test_filter_one_file_to_one_file(photos: Path, tmp_path: Path) -> None:
     target = tmp_path / "new" / "blurred.tif"
-    assert run("filter", photos / "a.png", "-o", target, *BLUR) == 0
+    assert here("filter", photos / "a.png", "-o", target, *BLUR) == 0
     np.testing.assert_array_equal(
         load(target), filters.gaussian_blur(load(photos / "a.png"), 1.5, channel_axis=-1)
     )
@@ -123,8 +78,8 @@ def test_filter_one_file_to_one_file(photos: Path, tmp_path: Path) -> None:
 
 def test_filter_format_changes_every_name(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert run("filter", photos, "-r", "-o", out, "--format", "TIF", *BLUR) == 1
-    assert files(out) == {"a.tif", "b.tif", "sub/c.tif", "sub/deep/d.tif"}
+    assert here("filter", photos, "-r", "-o", out, "--format", "TIF", *BLUR) == 1
+    assert set(contents(out)) == {"a.tif", "b.tif", "sub/c.tif", "sub/deep/d.tif"}
     assert load(out / "b.tif").dtype == np.uint16
 
 
@@ -132,7 +87,7 @@ def test_filter_carries_alpha_unfiltered(tmp_path: Path) -> None:
     color, alpha = noise(20, 30, 3), noise(20, 30, seed=1)
     save(tmp_path / "a.png", color, alpha)
     save(tmp_path / "b.png", color[..., 0], alpha)
-    assert run("filter", f"{tmp_path}/*.png", "-o", tmp_path / "out", *BLUR) == 0
+    assert here("filter", f"{tmp_path}/*.png", "-o", tmp_path / "out", *BLUR) == 0
     for name, pixels, axis in (("a.png", color, -1), ("b.png", color[..., 0], None)):
         (page,) = read_image(tmp_path / "out" / name).pages
         assert page.alpha is not None
@@ -145,7 +100,7 @@ def test_filter_alpha_follows_the_size_by_area_mean(tmp_path: Path) -> None:
     alpha = noise(20, 30, seed=1)
     save(tmp_path / "a.png", noise(20, 30, 3), alpha)
     pool = ["--op", "max_pool2d:kernel_size=(4,3)"]
-    assert run("filter", tmp_path / "a.png", "-o", tmp_path / "b.png", *pool) == 0
+    assert here("filter", tmp_path / "a.png", "-o", tmp_path / "b.png", *pool) == 0
     (page,) = read_image(tmp_path / "b.png").pages
     assert page.color.shape == (5, 10, 3)
     means = alpha.reshape(5, 4, 10, 3).mean(axis=(1, 3))
@@ -156,7 +111,7 @@ def test_filter_alpha_follows_the_size_by_area_mean(tmp_path: Path) -> None:
 def test_filter_every_page_of_a_tiff(tmp_path: Path) -> None:
     pages = (Page(noise(20, 30)), Page(noise(7, 9, 3)))
     write_image(tmp_path / "a.tif", Image(pages))
-    assert run("filter", tmp_path / "a.tif", "-o", tmp_path / "b.tif", *BLUR) == 0
+    assert here("filter", tmp_path / "a.tif", "-o", tmp_path / "b.tif", *BLUR) == 0
     first, second = read_image(tmp_path / "b.tif").pages
     np.testing.assert_array_equal(first.color, filters.gaussian_blur(pages[0].color, 1.5))
     expected = filters.gaussian_blur(pages[1].color, 1.5, channel_axis=-1)
@@ -169,7 +124,7 @@ def test_filter_keeps_metadata_and_turns_upright(tmp_path: Path) -> None:
     pixels = np.repeat(np.arange(0, 240, 10, dtype=np.uint8)[None], 16, axis=0)
     picture = PIL.Image.fromarray(np.stack([pixels] * 3, axis=2))
     picture.save(tmp_path / "a.jpg", quality=100, subsampling=0, exif=exif, dpi=(300, 300))
-    assert run("filter", tmp_path / "a.jpg", "-o", tmp_path / "b.jpg", *BLUR) == 0
+    assert here("filter", tmp_path / "a.jpg", "-o", tmp_path / "b.jpg", *BLUR) == 0
     with PIL.Image.open(tmp_path / "b.jpg") as written:
         assert written.size == (16, 24)
         assert written.getexif()[0x010F] == "Camera"
@@ -188,7 +143,7 @@ def test_filter_one_bad_image_costs_that_image_alone(
     out_of_the_way = out / "b.tif"
     out_of_the_way.mkdir()
     (out_of_the_way / "full").touch()
-    status = run("filter", photos, "-r", "-o", out, "--report", report, "--overwrite", *BLUR)
+    status = here("filter", photos, "-r", "-o", out, "--report", report, "--overwrite", *BLUR)
     assert status == 1
     told = json.loads(report.read_text())
     reasons = {Path(f["input"]).name: f["reason"] for f in told["files"] if f["reason"]}
@@ -198,14 +153,14 @@ def test_filter_one_bad_image_costs_that_image_alone(
         "loop.png": "cannot be read: Too many levels of symbolic links",
         "pipe.png": "cannot be read: not a regular file",
     }
-    assert files(out) >= {"a.png", "alpha.webp", "sub/c.PNG", "sub/deep/d.webp"}
+    assert set(contents(out)) >= {"a.png", "alpha.webp", "sub/c.PNG", "sub/deep/d.webp"}
     shown = capsys.readouterr()
     for name, reason in reasons.items():
         line = next(line for line in shown.err.splitlines() if f"{name}: " in line)
         assert line.startswith("gpuconv: failed: ")
         assert line.endswith(reason)
     assert "4 of 8 images filtered" in shown.out
-    assert not [name for name in files(out) if ".gpuconv-" in name]
+    assert not [name for name in contents(out) if ".gpuconv-" in name]
 
 
 def test_filter_result_that_the_format_cannot_hold_is_a_failure(
@@ -215,13 +170,13 @@ def test_filter_result_that_the_format_cannot_hold_is_a_failure(
     save(tmp_path / "b.png", noise(8, 9), noise(8, 9))
     save(tmp_path / "c.png", noise(8, 9, dtype=np.uint16))
     signed = ["--op", "sobel:axis=0,out_dtype=int16"]
-    assert run("filter", tmp_path / "a.png", "-o", tmp_path / "out", *signed) == 1
+    assert here("filter", tmp_path / "a.png", "-o", tmp_path / "out", *signed) == 1
     assert "a.png: PNG cannot hold int16 pixels; write TIFF\n" in capsys.readouterr().err
-    assert run("filter", tmp_path / "a.png", "-o", tmp_path / "a.tif", *signed) == 0
+    assert here("filter", tmp_path / "a.png", "-o", tmp_path / "a.tif", *signed) == 0
     assert load(tmp_path / "a.tif").dtype == np.int16
     for name, reason in (("b", "an alpha channel"), ("c", "uint16 pixels")):
         target = tmp_path / f"{name}.jpg"
-        assert run("filter", tmp_path / f"{name}.png", "-o", target, *BLUR) == 1
+        assert here("filter", tmp_path / f"{name}.png", "-o", target, *BLUR) == 1
         assert f"JPEG cannot hold {reason}" in capsys.readouterr().err
         assert not target.exists()
 
@@ -232,8 +187,8 @@ def test_filter_operation_that_fails_on_one_image_only(
     save(tmp_path / "in" / "large.png", noise(20, 20))
     save(tmp_path / "in" / "small.png", noise(4, 20))
     pool = ["--op", "avg_pool2d:kernel_size=8"]
-    assert run("filter", tmp_path / "in", "-o", tmp_path / "out", *pool) == 1
-    assert files(tmp_path / "out") == {"large.png"}
+    assert here("filter", tmp_path / "in", "-o", tmp_path / "out", *pool) == 1
+    assert set(contents(tmp_path / "out")) == {"large.png"}
     assert "small.png: cannot be filtered: " in capsys.readouterr().err
 
 
@@ -243,57 +198,57 @@ def test_filter_existing_output_stops_the_run_before_it_starts(
     out = tmp_path / "out"
     out.mkdir()
     (out / "b.tif").write_bytes(b"mine")
-    assert run("filter", photos, "-o", out, *BLUR) == 2
-    assert files(out) == {"b.tif"}
+    assert here("filter", photos, "-o", out, *BLUR) == 2
+    assert set(contents(out)) == {"b.tif"}
     assert capsys.readouterr().err == (
         f"gpuconv: {out / 'b.tif'} exists; --overwrite replaces, --resume continues a former run\n"
     )
-    assert run("filter", photos, "-o", out, "--resume", *BLUR) == 2
+    assert here("filter", photos, "-o", out, "--resume", *BLUR) == 2
     assert "finds no record of which pipeline made" in capsys.readouterr().err
     assert (out / "b.tif").read_bytes() == b"mine"
-    assert run("filter", photos, "-o", out, "--overwrite", *BLUR) == 0
+    assert here("filter", photos, "-o", out, "--overwrite", *BLUR) == 0
     assert load(out / "b.tif").dtype == np.uint16
 
 
 def test_filter_resume_does_only_what_is_missing(photos: Path, tmp_path: Path) -> None:
     out, report = tmp_path / "out", tmp_path / "report.json"
-    assert run("filter", photos, "-o", out, *BLUR) == 0
+    assert here("filter", photos, "-o", out, *BLUR) == 0
     (out / "a.png").unlink()
     before = (out / "b.tif").stat().st_mtime_ns
     (photos / "sub" / "broken.jpg").unlink()
-    assert run("filter", photos, "-r", "-o", out, "--resume", "--report", report, *BLUR) == 0
+    assert here("filter", photos, "-r", "-o", out, "--resume", "--report", report, *BLUR) == 0
     told = json.loads(report.read_text())
     status = {Path(f["input"]).name: f["status"] for f in told["files"]}
     assert status == {"a.png": "done", "b.tif": "skipped", "c.PNG": "done", "d.webp": "done"}
     assert told["counts"] == {"total": 4, "done": 3, "failed": 0, "skipped": 1, "interrupted": 0}
     assert (out / "b.tif").stat().st_mtime_ns == before
-    assert run("filter", photos, "-r", "-o", out, "--resume", *BLUR) == 0
+    assert here("filter", photos, "-r", "-o", out, "--resume", *BLUR) == 0
 
 
 def test_filter_resume_with_another_pipeline_is_refused(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
-    assert run("filter", photos, "-o", out, *BLUR) == 0
+    assert here("filter", photos, "-o", out, *BLUR) == 0
     (out / "a.png").unlink()
-    assert run("filter", photos, "-o", out, "--resume", "--op", "gaussian_blur:sigma=9") == 2
+    assert here("filter", photos, "-o", out, "--resume", "--op", "gaussian_blur:sigma=9") == 2
     assert "--resume must use the pipeline that made" in capsys.readouterr().err
-    assert files(out) == {"b.tif"}
+    assert set(contents(out)) == {"b.tif"}
     same = ["--op", " gaussian_blur: sigma=1.5 "]
-    assert run("filter", photos, "-o", out, "--resume", *same) == 0
+    assert here("filter", photos, "-o", out, "--resume", *same) == 0
 
 
 def test_filter_resume_redoes_what_an_overwriting_run_had_not_reached(tmp_path: Path) -> None:
     save(tmp_path / "in" / "a.png", noise(9, 9))
     save(tmp_path / "in" / "b.png", noise(9, 9, seed=1))
     out, pipeline = tmp_path / "out", Pipeline("sobel")
-    assert run("filter", tmp_path / "in", "-o", out, *BLUR) == 0
+    assert here("filter", tmp_path / "in", "-o", out, *BLUR) == 0
     journal = Journal(out)  # as a run of `sobel --overwrite` leaves it, killed after a.png
     journal.begin([out / "a.png", out / "b.png"], pipeline.fingerprint)
     save(out / "a.png", filters.sobel(noise(9, 9)))
     with (out / JOURNAL).open("ab") as file:
         file.write(b'{"output": "b.p')
-    assert run("filter", tmp_path / "in", "-o", out, "--resume", "--op", "sobel") == 0
+    assert here("filter", tmp_path / "in", "-o", out, "--resume", "--op", "sobel") == 0
     np.testing.assert_array_equal(load(out / "b.png"), filters.sobel(noise(9, 9, seed=1)))
 
 
@@ -302,12 +257,12 @@ def test_filter_refuses_two_inputs_for_one_output(
 ) -> None:
     save(photos / "sub" / "a.png", noise(4, 4))
     out = tmp_path / "out"
-    assert run("filter", photos / "a.png", photos / "sub" / "a.png", "-o", out, *BLUR) == 2
+    assert here("filter", photos / "a.png", photos / "sub" / "a.png", "-o", out, *BLUR) == 2
     assert "would both write" in capsys.readouterr().err
     save(photos / "a.tif", noise(4, 4))
-    assert run("filter", photos, "-o", out, "--format", "png", *BLUR) == 2
+    assert here("filter", photos, "-o", out, "--format", "png", *BLUR) == 2
     assert not out.exists()
-    assert run("filter", photos / "a.png", photos / "a.png", "-o", out, *BLUR) == 0
+    assert here("filter", photos / "a.png", photos / "a.png", "-o", out, *BLUR) == 0
 
 
 def test_filter_never_overwrites_an_input(
@@ -325,10 +280,10 @@ def test_filter_never_overwrites_an_input(
         ([tmp_path / "a-link.png"], photos / "a.png"),
         ([photos / "a.png"], tmp_path / "a-hard.png"),
     ):
-        assert run("filter", *inputs, "-o", out, "--overwrite", *BLUR) == 2
+        assert here("filter", *inputs, "-o", out, "--overwrite", *BLUR) == 2
         assert "OUT must not overwrite an input" in capsys.readouterr().err
     report = ["--report", photos / "a.png"]
-    assert run("filter", photos / "a.png", "-o", tmp_path / "out", *report, *BLUR) == 2
+    assert here("filter", photos / "a.png", "-o", tmp_path / "out", *report, *BLUR) == 2
     assert (photos / "a.png").read_bytes() == before
     assert not (photos / JOURNAL).exists()
 
@@ -336,25 +291,25 @@ def test_filter_never_overwrites_an_input(
 def test_filter_out_below_the_input_is_not_searched(photos: Path) -> None:
     out = photos / "out"
     (photos / "sub" / "broken.jpg").unlink()
-    assert run("filter", photos, "-r", "-o", out, *BLUR) == 0
-    first = files(out)
-    assert run("filter", photos, "-r", "-o", out, "--overwrite", *BLUR) == 0
-    assert files(out) == first
+    assert here("filter", photos, "-r", "-o", out, *BLUR) == 0
+    first = set(contents(out))
+    assert here("filter", photos, "-r", "-o", out, "--overwrite", *BLUR) == 0
+    assert set(contents(out)) == first
 
 
 def test_filter_folder_link_that_loops_is_a_failure(photos: Path, tmp_path: Path) -> None:
     (photos / "sub" / "broken.jpg").unlink()
     (photos / "sub" / "again").symlink_to(photos)
     report = tmp_path / "report.json"
-    assert run("filter", photos, "-r", "-o", tmp_path / "out", "--report", report, *BLUR) == 1
+    assert here("filter", photos, "-r", "-o", tmp_path / "out", "--report", report, *BLUR) == 1
     failed = [f for f in json.loads(report.read_text())["files"] if f["status"] == "failed"]
     assert [f["reason"] for f in failed] == ["cannot be read: a link that loops"]
-    assert files(tmp_path / "out") == {"a.png", "b.tif", "sub/c.PNG", "sub/deep/d.webp"}
+    assert set(contents(tmp_path / "out")) == {"a.png", "b.tif", "sub/c.PNG", "sub/deep/d.webp"}
 
 
 def test_filter_report_adds_up(photos: Path, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    assert run("filter", photos, "-o", tmp_path / "out", "--report", report, *BLUR) == 0
+    assert here("filter", photos, "-o", tmp_path / "out", "--report", report, *BLUR) == 0
     told = json.loads(report.read_text())
     assert set(told) == {
         "counts",
@@ -388,7 +343,7 @@ def test_filter_report_adds_up(photos: Path, tmp_path: Path) -> None:
 
 def test_filter_report_may_lie_in_the_new_output_folder(photos: Path, tmp_path: Path) -> None:
     report = tmp_path / "out" / "told" / "report.json"
-    assert run("filter", photos, "-o", tmp_path / "out", "--report", report, *BLUR) == 0
+    assert here("filter", photos, "-o", tmp_path / "out", "--report", report, *BLUR) == 0
     assert json.loads(report.read_text())["counts"]["done"] == 2
 
 
@@ -398,7 +353,7 @@ def test_filter_name_that_is_no_text_is_no_obstacle(
     name = os.fsdecode(b"caf\xe9.png")
     save(tmp_path / "in" / name, noise(4, 4))
     report = tmp_path / "report.json"
-    assert run("filter", tmp_path / "in", "-o", tmp_path / "out", "--report", report, *BLUR) == 0
+    assert here("filter", tmp_path / "in", "-o", tmp_path / "out", "--report", report, *BLUR) == 0
     assert (tmp_path / "out" / name).exists()
     assert json.loads(report.read_text())["files"][0]["output"].endswith(name)
     assert "caf" in capsys.readouterr().out
@@ -408,21 +363,21 @@ def test_filter_resume_into_one_file_needs_a_record(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     line = ["filter", photos / "a.png", "-o", tmp_path / "one" / "b.png", *BLUR]
-    assert run(*line) == 0
-    assert run(*line, "--resume") == 2
+    assert here(*line) == 0
+    assert here(*line, "--resume") == 2
     assert "finds no record" in capsys.readouterr().err
     (tmp_path / "one" / "b.png").unlink()
-    assert run(*line, "--resume") == 0
-    assert run(*line, "--resume") == 0
+    assert here(*line, "--resume") == 0
+    assert here(*line, "--resume") == 0
     assert ", 1 already done" in capsys.readouterr().out
 
 
 def test_filter_quiet_tells_failures_only(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("filter", photos, "-q", "-o", tmp_path / "out", *BLUR) == 0
+    assert here("filter", photos, "-q", "-o", tmp_path / "out", *BLUR) == 0
     assert capsys.readouterr() == ("", "")
-    assert run("filter", photos, "-r", "-q", "-o", tmp_path / "two", *BLUR) == 1
+    assert here("filter", photos, "-r", "-q", "-o", tmp_path / "two", *BLUR) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
     assert shown.err.count("\n") == 1
@@ -431,7 +386,7 @@ def test_filter_quiet_tells_failures_only(
 def test_filter_without_a_terminal_tells_one_line_an_image(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert run("filter", photos, "-o", tmp_path / "out", *BLUR) == 0
+    assert here("filter", photos, "-o", tmp_path / "out", *BLUR) == 0
     first, second, last = capsys.readouterr().out.splitlines()
     assert first.startswith(f"[1/2] {photos / 'a.png'} -> {tmp_path / 'out' / 'a.png'}  ")
     assert second.startswith("[2/2] ")
@@ -446,131 +401,9 @@ def test_filter_results_come_in_order_whatever_the_jobs(
     sizes = [300, 5, 200, 5, 5, 100, 5]
     for i, size in enumerate(sizes):
         save(tmp_path / "in" / f"{i}.png", noise(size, size))
-    assert run("filter", tmp_path / "in", "-o", tmp_path / "out", "--jobs", count, *BLUR) == 0
+    assert here("filter", tmp_path / "in", "-o", tmp_path / "out", "--jobs", count, *BLUR) == 0
     lines = capsys.readouterr().out.splitlines()[:-1]
     assert [line.split()[1][-5:] for line in lines] == [f"{i}.png" for i in range(len(sizes))]
-
-
-USAGE = {
-    "": "Usage: gpuconv",
-    "filtre": "No such command 'filtre'",
-    "filter": "Missing argument 'INPUT...' (see gpuconv filter --help)",
-    "filter {in} --op sobel": "Missing option '-o' / '--out' (see gpuconv filter --help)",
-    "filter {in} -o {out}": "Missing option '--op' (see gpuconv filter --help)",
-    "filter {in} -o {out} --op": "Option '--op' requires an argument",
-    "filter {in} -o {out} --op sobell": "--op sobell: an operation must be one that `gpuconv ops` "
-    "lists (did you mean sobel?), got 'sobell' (see gpuconv filter --help)",
-    "filter {in} -o {out} --op sobel --op erode:size=0": "--op erode:size=0: size must be at least "
-    "1, got 0 (see gpuconv filter --help)",
-    "filter {in} -o {out} --op sobel --resum": "No such option '--resum'.",
-    "filter {in} -o {out} --op sobel --resume --overwrite": "--resume and --overwrite exclude each "
-    "other; drop one (see gpuconv filter --help)",
-    "filter {in} -o {out} --op sobel --format gif": "--format must be one of png, jpg, jpeg, jpe, "
-    "jfif, webp, tif, tiff, npy, zarr, got gif (see gpuconv filter --help)",
-    "filter {in} -o {out} --op sobel --jobs 0": "Invalid value for '--jobs': 0 is not in the range",
-    "filter {in} -o {out} --op sobel --backend gpu": "Invalid value for '--backend': 'gpu' is not",
-    "filter {in} -o {out} --op sobel --report {in}": "--report must name a file in a writeable ",
-    "filter {in} -o {out} --op sobel --report {in}/a.png/x.json": "--report must name a file in a ",
-    "filter {in}/no.png -o {out} --op sobel": "INPUT {in}/no.png does not exist; name a file, a "
-    "folder or a quoted glob",
-    "filter {in}/x* -o {out} --op sobel": "INPUT {in}/x* matches no file",
-    "filter {in}/su* -o {out} --op sobel": "no image was found in {in}/su*\n",
-    "filter {in}/empty -o {out} --op sobel": "no image was found in {in}/empty; -r looks in the ",
-    "filter {in} -o {out}.png --op sobel": "OUT must be a folder for more than one input file, got "
-    "{out}.png; name a folder",
-    "filter {in}/a.png -o {out}.gif --op sobel": "OUT must be a folder or end in .png, .jpg, ",
-    "filter {in}/a.png -o {in}/notes.txt --op sobel": "OUT must be a folder or end in .png, .jpg, ",
-    "filter {in}/a.png -o {out}.png --format tif --op sobel": "--format tif and the name {out}.png "
-    "must agree; drop one",
-    "filter {in} -o {out} --op sobel --device 0 --backend numpy": "--device is for the cuda "
-    "backend, not numpy (see gpuconv filter --help)",
-    "filter {in} -o {out} --op sobel --memory-limit lots": "--memory-limit must be an amount of "
-    "memory such as 512MiB or 4GiB, got lots",
-    "filter {in} -o {out} --op sobel --memory-limit 0": "--memory-limit must be an amount of ",
-    "filter {in} -o {out} --op sobel --tile 0": "Invalid value for '--tile': 0 is not in the ",
-    "filter {in} -o {out} --op sobel --workers 0": "Invalid value for '--workers': 0 is not in ",
-    "filter {in} -o {out} --op sobel --workers 2 --scheduler tcp://h:1": "--workers and "
-    "--scheduler exclude each other; drop one",
-    "filter {in} -o {out} --op sobel --workers 2 --device 0": "--device must not be given with ",
-    "filter {in} -o {out} --op sobel --preview {out}.jpg": "--preview must end in .png, got {out}",
-    "filter {in} -o {out} --op sobel --preview {in}/a.png": "--preview must not be one of the ",
-    "filter {in} -o {out} --op filter2d:kernel=[0,-1,0": "--op filter2d:kernel=[0,-1,0: brackets "
-    "must be closed, got kernel=[0,-1,0; quote the operation, as the shell ends a command at ';'",
-    "ops nosuch": "NAME must be one that `gpuconv ops` lists (box_blur, ",
-    "explain {in}/a.png": "--kernel must be given with IMAGE, such as --kernel sharpen",
-    "explain --kernel edge": "IMAGE must be given with --kernel and --at",
-    "explain {in}/no.png --kernel edge": "IMAGE {in}/no.png does not exist",
-    "explain {in}/a.png --kernel edgy": "kernel must be rows such as [0,-1,0;-1,5,-1;0,-1,0] or ",
-    "explain {in}/a.png --kernel 1,2;3": "kernel must have rows of one length, got 1,2;3",
-    "explain {in}/a.png --kernel edge --at 99,0": "at must lie inside the output 18x28, got 99,0",
-    "explain {in}/a.png --kernel edge --at 1": "at must be (y, x), got 1",
-    "explain {in}/a.png --kernel edge --padding some": "padding must be ",
-    "explain {in}/a.png --kernel edge --padding -1": "padding must be at least 0, got -1",
-}
-
-
-@pytest.mark.parametrize("line", list(USAGE))
-def test_main_tells_wrong_usage_in_one_line(
-    line: str, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (photos / "empty").mkdir()
-    places = {"in": photos, "out": tmp_path / "out"}
-    before = sorted(tmp_path.rglob("*"))
-    status = run(*(word.format(**places) for word in line.split()))
-    shown = capsys.readouterr()
-    if not line:
-        assert status == 0
-        assert shown.out.startswith(USAGE[line])
-        return
-    assert status == 2
-    assert shown.out == ""
-    assert shown.err.startswith("gpuconv: " + USAGE[line].format(**places))
-    assert shown.err.count("\n") == 1
-    assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_main_backend_that_is_not_there_is_refused_at_once(
-    photos: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    found = {b["name"]: b for b in gpuconv.info()["backends"]}
-    if found["cuda"]["available"]:
-        pytest.skip("a CUDA device is usable here")
-    arguments = ["filter", photos, "-o", tmp_path / "out", *BLUR]
-    assert run(*arguments, "--backend", "cuda") == 2
-    assert capsys.readouterr().err.startswith("gpuconv: backend 'cuda' is not available: ")
-    monkeypatch.setenv("GPUCONV_BACKEND", "gpu")
-    assert run(*arguments) == 2
-    assert "GPUCONV_BACKEND must be one of auto, cuda, numpy" in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
-    assert run(*arguments, "--backend", "numpy") == 0
-
-
-def test_main_missing_extra_says_what_to_install(
-    photos: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(sys.modules, "tifffile", None)
-    assert run("filter", photos, "-o", tmp_path / "out", *BLUR) == 2
-    assert capsys.readouterr().err == (
-        "gpuconv: gpuconv filter needs tifffile, which is not installed: "
-        "pip install 'gpuconv[image]'\n"
-    )
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    monkeypatch.delitem(sys.modules, "tifffile")
-    assert run("demo", tmp_path / "out") == 2
-    assert "needs matplotlib, which is not installed" in capsys.readouterr().err
-
-
-def command(*arguments: object, **options: Any) -> subprocess.Popen[str]:
-    """`python -m gpuconv ...` in a process of its own."""
-    line = [sys.executable, "-m", "gpuconv", *map(str, arguments)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(line, text=True, **(pipes | options))
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -583,7 +416,7 @@ def test_filter_interrupted_leaves_whole_files_and_resumes(
     out, slow = tmp_path / "out", ["--op", "gaussian_blur:sigma=4", "--op", "median_blur:size=7"]
     arguments = ["filter", tmp_path / "in", "-o", out, "--jobs", "2", *slow]
     report = tmp_path / "report.json"
-    process = command(*arguments, "--report", report)
+    process = Running(*arguments, "--report", report).process
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(how)
@@ -600,24 +433,14 @@ def test_filter_interrupted_leaves_whole_files_and_resumes(
         np.testing.assert_array_equal(load(path), expected)
     for extra in sorted((tmp_path / "in").glob("*.png"))[len(done) + 4 :]:
         extra.unlink()
-    assert run(*arguments, "--resume") == 0
+    assert here(*arguments, "--resume") == 0
     assert len(list(out.glob("*.png"))) == len(done) + 4
-
-
-def test_main_reader_that_goes_away_is_no_error() -> None:
-    process = command("ops", "--json")
-    assert process.stdout is not None
-    process.stdout.close()
-    assert process.wait(timeout=30) == 0
-    assert process.stderr is not None
-    assert process.stderr.read() == ""
-    process.stderr.close()
 
 
 def test_filter_on_a_terminal_draws_a_bar(photos: Path, tmp_path: Path) -> None:
     pty = pytest.importorskip("pty", reason="the platform has no pseudo-terminals")
     parent, child = pty.openpty()
-    process = command("filter", photos, "-o", tmp_path / "out", *BLUR, stderr=child)
+    process = Running("filter", photos, "-o", tmp_path / "out", *BLUR, stderr=child).process
     os.close(child)
     out, _ = process.communicate(timeout=30)
     shown = b""
@@ -631,116 +454,6 @@ def test_filter_on_a_terminal_draws_a_bar(photos: Path, tmp_path: Path) -> None:
     assert out.startswith("2 of 2 images filtered")
     assert "2/2" in shown.decode()
     assert "MP/s" in shown.decode()
-
-
-def test_ops_lists_every_operation(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("ops") == 0
-    text = capsys.readouterr().out
-    assert "gaussian_blur: Blur with a Gaussian bell." in text
-    assert "    sigma (required)" in text
-    assert "    border=reflect" in text
-    assert run("ops", "--json") == 0
-    listed = json.loads(capsys.readouterr().out)
-    assert {one["name"] for one in listed} >= {*filters.__all__, "max_pool2d"}
-    assert run("ops", "sobel", "--json") == 0
-    assert [one["name"] for one in json.loads(capsys.readouterr().out)] == ["sobel"]
-
-
-def test_info_tells_what_auto_picks_and_why(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("info", "--json") == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told == gpuconv.info()
-    assert run("info") == 0
-    text = capsys.readouterr().out
-    assert f"auto picks {told['auto']['backend']}: {told['auto']['why']}" in text
-
-
-def test_help_has_an_example_for_every_command(capsys: pytest.CaptureFixture[str]) -> None:
-    for name in ("filter", "ops", "info", "explain", "demo"):
-        assert run(name, "--help") == 0
-        text = capsys.readouterr().out
-        assert f"  gpuconv {name}" in text
-        assert max(map(len, text.splitlines())) <= 80
-
-
-def test_explain_built_in_example_is_320(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("explain") == 0
-    text = capsys.readouterr().out
-    assert text == built_in_example() + "\n"
-    assert "0*0 + 0*-1 + 0*0 + 0*-1 + 105*5 + 102*-1 + 0*0 + 103*-1 + 99*0 = 320\n" in text
-    assert "320 is above the range 0 to 255 and saturates to 255" in text
-    kernel = gpuconv.kernels.sharpen.astype(np.int64)[None, None]
-    whole = gpuconv.conv2d(EXAMPLE_IMAGE.astype(np.int64)[None], kernel, padding=1)[0]
-    assert whole[0, 0] == 320
-    for row in whole:
-        assert "  ".join(str(v).rjust(3) for v in row) in text
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("padding", [0, 2, "same", "full"])
-@pytest.mark.parametrize("shape", [(3, 3), (2, 5), (4, 1)])
-def test_explain_gives_what_conv2d_computes(
-    shape: tuple[int, int], padding: Any, stride: int
-) -> None:
-    pixels = noise(7, 8, 3)
-    whole_numbers = np.random.default_rng(1).integers(-9, 9, shape)
-    for kernel, number in ((whole_numbers, np.int64), (whole_numbers / 7, np.float64)):
-        maps = np.moveaxis(pixels, -1, 0)[:, None].astype(number)
-        weights = kernel.astype(number)[None, None]
-        expected = gpuconv.conv2d(maps, weights, stride=stride, padding=padding)[:, 0]
-        for y in range(expected.shape[1]):
-            for x in range(expected.shape[2]):
-                told = explain(pixels, kernel, at=(y, x), stride=stride, padding=padding)
-                np.testing.assert_allclose(told.results, expected[:, y, x], rtol=1e-12, atol=1e-9)
-                for patch, result in zip(told.patches, told.results, strict=True):
-                    assert np.sum(patch * kernel) == pytest.approx(result, abs=1e-9)
-    assert told.sums()[0].count("*") == shape[0] * shape[1]
-
-
-def test_explain_image_tells_every_channel_and_the_rounding(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    pixels = np.zeros((5, 5, 3), np.uint8)
-    pixels[2, 2] = (1, 3, 200)
-    save(tmp_path / "a.png", pixels)
-    line = ["explain", tmp_path / "a.png", "--kernel", "0.5,0;0,2", "--at", "2,2"]
-    assert run(*line) == 0
-    text = capsys.readouterr().out
-    assert "Output pixel (y 2, x 2) reads rows 2 to 3 and columns 2 to 3 of the image." in text
-    assert "1*0.5 + 0*0 + 0*0 + 0*2 = 0.5\n" in text
-    assert "0.5 rounds (half to even) to 0.\n" in text
-    assert "1.5 rounds (half to even) to 2.\n" in text
-    assert "As a pixel of a uint8 image: 100, as it is." in text
-    assert run(*line[:3], "0,-1;0,2", "--at", "2,1", "--padding", "same") == 0
-    assert "-1 is below the range 0 to 255 and saturates to 0." in capsys.readouterr().out
-
-
-def test_explain_bad_image_is_a_failure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "a.png").touch()
-    assert run("explain", tmp_path / "a.png", "--kernel", "edge") == 1
-    assert capsys.readouterr().err == (
-        f"gpuconv: {tmp_path / 'a.png'}: cannot be decoded: the file is empty\n"
-    )
-
-
-def test_cli_without_click_says_what_to_install() -> None:
-    code = "import sys; sys.modules['click'] = None; import gpuconv.cli"
-    found = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False
-    )
-    assert found.returncode == 2
-    assert found.stderr == (
-        "gpuconv: the command line needs click, which is not installed: "
-        "pip install 'gpuconv[image]'\n"
-    )
-
-
-def test_import_gpuconv_needs_no_extra() -> None:
-    code = (
-        "import sys, gpuconv; print(sorted({'PIL', 'click', 'rich', 'tifffile'} & {*sys.modules}))"
-    )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout == "[]\n"
 
 
 # Parts, memory, previews, Zarr, workers
@@ -763,9 +476,9 @@ def test_filter_tiles_give_the_same_bits(tmp_path: Path, ending: str, steps: lis
     save(inputs / f"deep.{ending}", noise(40, 37, dtype=np.uint16))
     write_image(inputs / f"pages.{ending}", Image((Page(color), Page(color[::-1].copy()))))
     line = ["filter", inputs, *(word for step in steps for word in ("--op", step))]
-    assert run(*line, "-o", tmp_path / "whole") == 0
+    assert here(*line, "-o", tmp_path / "whole") == 0
     for tile in (9, 16, 1000):
-        assert run(*line, "-o", tmp_path / f"tiles{tile}", "--tile", tile) == 0
+        assert here(*line, "-o", tmp_path / f"tiles{tile}", "--tile", tile) == 0
         for path in sorted(inputs.iterdir()):
             expected = read_image(tmp_path / "whole" / path.name).pages
             found = read_image(tmp_path / f"tiles{tile}" / path.name).pages
@@ -785,7 +498,7 @@ def test_filter_memory_limit_costs_what_cannot_be_cut(
         save(tmp_path / "in" / name, pixels)
     save(tmp_path / "in" / "small.png", noise(9, 9))
     out = tmp_path / "out"
-    assert run("filter", tmp_path / "in", "-o", out, "--memory-limit", "4MiB", *BLUR) == 1
+    assert here("filter", tmp_path / "in", "-o", out, "--memory-limit", "4MiB", *BLUR) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"gpuconv: failed: {tmp_path}/in/a.png: needs about ")
     assert line.endswith(
@@ -796,7 +509,7 @@ def test_filter_memory_limit_costs_what_cannot_be_cut(
     for name in ("b.tif", "c.npy"):
         np.testing.assert_array_equal(load(out / name), expected)
     narrow = ["filter", tmp_path / "in" / "b.tif", "-o", tmp_path / "d.png", *BLUR]
-    assert run(*narrow, "--memory-limit", "4MiB") == 1
+    assert here(*narrow, "--memory-limit", "4MiB") == 1
     assert "PNG cannot be written by parts; use TIFF, .npy or Zarr" in capsys.readouterr().err
 
 
@@ -804,13 +517,13 @@ def test_filter_preview_shows_the_first_image_that_was_filtered(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     picture, out = tmp_path / "shown" / "preview.png", tmp_path / "out"
-    assert run("filter", photos, "-o", out, "--preview", picture, *BLUR) == 0
+    assert here("filter", photos, "-o", out, "--preview", picture, *BLUR) == 0
     assert read_image(picture).pages[0].color.shape[2] == 3
     before = picture.read_bytes()
-    assert run("filter", photos, "-o", out, "--preview", picture, "--resume", *BLUR) == 0
+    assert here("filter", photos, "-o", out, "--preview", picture, "--resume", *BLUR) == 0
     assert picture.read_bytes() == before
     broken = photos / "sub" / "broken.jpg"
-    assert run("filter", broken, "-o", out, "--preview", tmp_path / "none.png", *BLUR) == 1
+    assert here("filter", broken, "-o", out, "--preview", tmp_path / "none.png", *BLUR) == 1
     assert capsys.readouterr().err.endswith("gpuconv: no preview: no image was filtered\n")
     assert not (tmp_path / "none.png").exists()
 
@@ -819,23 +532,24 @@ def test_filter_zarr_arrays_are_images_like_others(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     zarr = pytest.importorskip("zarr", reason="needs Zarr")
-    color = save(tmp_path / "in" / "a.zarr", noise(20, 30, 3))
+    color = noise(20, 30, 3)
+    save(tmp_path / "in" / "a.zarr", color)
     save(tmp_path / "in" / "b.png", color)
     expected = filters.gaussian_blur(color, 1.5, channel_axis=-1)
     out, one = tmp_path / "out", tmp_path / "one.zarr"
-    assert run("filter", tmp_path / "in", "-o", out, *BLUR) == 0
-    assert run("filter", tmp_path / "in", "-o", tmp_path / "all", "--format", "zarr", *BLUR) == 0
-    assert run("filter", tmp_path / "in", "-o", tmp_path / "npy", "--format", "npy", *BLUR) == 0
-    assert run("filter", tmp_path / "in" / "b.png", "-o", one, *BLUR) == 0
+    assert here("filter", tmp_path / "in", "-o", out, *BLUR) == 0
+    assert here("filter", tmp_path / "in", "-o", tmp_path / "all", "--format", "zarr", *BLUR) == 0
+    assert here("filter", tmp_path / "in", "-o", tmp_path / "npy", "--format", "npy", *BLUR) == 0
+    assert here("filter", tmp_path / "in" / "b.png", "-o", one, *BLUR) == 0
     for path in (out / "a.zarr", out / "b.png", tmp_path / "all" / "b.zarr", one):
         np.testing.assert_array_equal(load(path), expected)
     np.testing.assert_array_equal(np.load(tmp_path / "npy" / "a.npy"), expected)
     np.testing.assert_array_equal(zarr.open_array(str(one), mode="r")[:], expected)
     again = ["filter", tmp_path / "in" / "b.png", "-o", one, "--op", "sobel"]
-    assert run(*again) == 2
-    assert run(*again, "--overwrite") == 0
+    assert here(*again) == 2
+    assert here(*again, "--overwrite") == 0
     np.testing.assert_array_equal(load(one), filters.sobel(color, channel_axis=-1))
-    assert run("filter", tmp_path / "in", "-o", out, "--resume", *BLUR) == 0
+    assert here("filter", tmp_path / "in", "-o", out, "--resume", *BLUR) == 0
     assert ", 2 already done" in capsys.readouterr().out
     assert not list(tmp_path.rglob("*.tmp"))
 
@@ -847,10 +561,10 @@ def test_filter_zarr_group_asks_for_one_of_its_arrays(
     group = zarr.open_group(str(tmp_path / "group.zarr"), mode="w")
     for name in ("left", "right"):
         group.create_array(name, data=noise(9, 12, seed=len(name)))
-    assert run("filter", tmp_path / "group.zarr" / "left", "-o", tmp_path / "one.tif", *BLUR) == 0
+    assert here("filter", tmp_path / "group.zarr" / "left", "-o", tmp_path / "one.tif", *BLUR) == 0
     expected = filters.gaussian_blur(noise(9, 12, seed=4), 1.5)
     np.testing.assert_array_equal(load(tmp_path / "one.tif"), expected)
-    assert run("filter", tmp_path / "group.zarr", "-o", tmp_path / "out", *BLUR) == 1
+    assert here("filter", tmp_path / "group.zarr", "-o", tmp_path / "out", *BLUR) == 1
     told = capsys.readouterr().err
     assert f"is a Zarr group: name one of its arrays, such as {tmp_path}/group.zarr/left" in told
 
@@ -869,7 +583,7 @@ def test_filter_with_no_scheduler_there_writes_nothing(
         ("nonsense", "no Dask scheduler answers at nonsense "),
     ):
         line = ["filter", photos, "-o", tmp_path / "out", "--scheduler", address, *BLUR]
-        assert run(*line) == 2
+        assert here(*line) == 2
         told = capsys.readouterr().err
         assert told.startswith(f"gpuconv: {reason}")
         assert told.count("\n") == 1
@@ -882,18 +596,16 @@ def test_filter_workers_write_the_same_bytes(photos: Path, tmp_path: Path) -> No
     save(photos / "e.zarr", noise(30, 40, 3))
     alone, several = tmp_path / "alone", tmp_path / "several"
     report = tmp_path / "report.json"
-    assert run("filter", photos, "-r", "-o", alone, *BLUR) == 1
+    assert here("filter", photos, "-r", "-o", alone, *BLUR) == 1
     line = ["filter", photos, "-r", "-o", several, "--workers", 2, *BLUR]
-    process = command(*line, "--report", report)
+    process = Running(*line, "--report", report).process
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 1
     broken = photos / "sub" / "broken.jpg"
     assert errors.startswith(f"gpuconv: failed: {broken}: cannot be decoded: not a PNG")
     assert errors.count("\n") == 1
-    assert files(several) == files(alone)
-    for name in files(alone):
-        assert (several / name).read_bytes() == (alone / name).read_bytes()
+    assert contents(several) == contents(alone)
     told = json.loads(report.read_text())
     assert told["counts"] == {"total": 6, "done": 5, "failed": 1, "skipped": 0, "interrupted": 0}
     assert told["backend"] == gpuconv.info()["auto"]["backend"]
-    assert run(*line, "--resume") == 1
+    assert here(*line, "--resume") == 1

@@ -16,7 +16,7 @@ import pytest
 
 from gpuconv import clusters, filters, scale
 from gpuconv.extras import MissingExtraError
-from tests.test_tiling import image
+from tests.step_cases import image
 
 da = pytest.importorskip("dask.array")
 distributed = pytest.importorskip("distributed")

@@ -11,20 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import pytest
 
 from gpuconv.image_io import pillow, png
 from gpuconv.image_io.metadata import Metadata
 from gpuconv.image_io.types import Image, Page, PageSpec
-
-Pixels = npt.NDArray[Any]
-
-
-def noise(*shape: int, dtype: Any = np.uint8) -> Pixels:
-    rng = np.random.default_rng(0)
-    return rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
+from tests.image_files import Pixels, noise
 
 
 def smooth(height: int = 43, width: int = 61) -> Pixels:

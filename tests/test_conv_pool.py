@@ -117,6 +117,8 @@ def test_bad_arguments_are_named():
         (r"pool_size must fit into the padded input, got 5 .*", {"pool_size": 5}),
         (r"pool_stride must be at least 1, got 0", {"pool_stride": 0}),
         (r"pool_padding must leave input in every window, got 2", {"pool_padding": 2}),
+        (r"pool_padding must be at least 0, got -1", {"pool_padding": -1}),
+        (r'pool_padding must be "valid", .*, got .ful.', {"pool_padding": "ful"}),
         (r"out must have shape \(2, 6, 2, 2\), got", {"out": np.empty((2, 6, 4, 5), np.float32)}),
     ):
         with pytest.raises(ValueError, match=f"^{message}"):

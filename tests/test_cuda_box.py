@@ -13,33 +13,18 @@ from gpuconv.backends.cuda.launch import SHARED_BYTES
 from gpuconv.plan.filters import plan_box
 from tests import reference
 from tests.emulator import EmulatorBackend
-from tests.image_cases import DTYPES, FLOATS, assert_equal, dtype_of, is_integer, random_images
+from tests.image_cases import (
+    COMMON,
+    DTYPES,
+    FLOATS,
+    assert_equal,
+    dtype_of,
+    is_integer,
+    random_images,
+)
+from tests.launchers import Memory, plan_launches
 
-COMMON = {"border": "reflect", "value": 0, "channel_axis": None, "out_dtype": None}
 SIZES = (1, 2, 3, 8, 9, 31, (1, 60), (60, 1), 75, (3, 500), (999, 5), 2001)
-
-
-class Memory:
-    """A launcher that counts what is asked for, never more than a workspace, and gives none."""
-
-    def __init__(self):
-        self.bytes = 0
-
-    def empty(self, shape, dtype):
-        bytes_wanted = math.prod(shape) * dtype.itemsize
-        assert bytes_wanted <= window.WORKSPACE_BYTES
-        self.bytes += bytes_wanted
-        return np.broadcast_to(np.zeros(1, dtype), shape)
-
-    def constant(self, array):
-        return array
-
-
-def plan_launches(family, plan, memory, dtype=None):
-    """The launches of a plan over images (of `dtype`) that take no memory."""
-    images = np.broadcast_to(np.zeros(1, dtype or plan.images.dtype), plan.images.shape)
-    result = np.broadcast_to(np.zeros(1, plan.images.out_dtype), plan.images.shape)
-    return list(family.launches(plan, [images], [result], memory))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -82,11 +67,6 @@ def test_small_images_take_small_blocks():
 
 
 # ---------------------------------------------------------------- on the emulator
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    return EmulatorBackend()
 
 
 def check(backend, images, size, **keywords):

@@ -2,68 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 import numpy as np
 import pytest
 
 import gpuconv
-from gpuconv.backends.cuda import CudaBackend, conv, conv_transpose, launch
+from gpuconv.backends.cuda import conv, conv_transpose, launch
 from gpuconv.backends.cuda.launch import SHARED_BYTES
 from tests import reference
 from tests.emulator import EmulatorBackend
 from tests.image_cases import assert_equal, assert_within
+from tests.launchers import recorded, zeros
 from tests.map_cases import random_maps, random_values
-
-
-class Recorder:
-    """A launcher that takes launches down instead of running them."""
-
-    def __init__(self):
-        self.launches = []
-
-    def owns(self, array):
-        return True
-
-    def scope(self, array):
-        return nullcontext()
-
-    def adopt(self, argument, array):
-        return array
-
-    def empty(self, shape, dtype):
-        return unwritten(*shape, dtype=dtype)
-
-    def device(self, array):
-        return 0
-
-    def constant(self, array):
-        return array
-
-    def ready(self, launch, plan):
-        return launch
-
-    def launch(self, ready, arrays, plan):
-        self.launches.append(ready)
-
-
-def unwritten(*shape, dtype=np.float32):
-    """A result of any size that takes no memory: it is never touched."""
-    return np.lib.stride_tricks.as_strided(np.empty(1, dtype), shape, [0] * len(shape))
-
-
-def recorded(call):
-    """The launches of a call of the public functions over NumPy arrays."""
-    recorder = Recorder()
-    with gpuconv.use_backend(CudaBackend(recorder)):
-        call()
-    return recorder.launches
-
-
-def zeros(*shape, dtype=np.float32):
-    """An array that costs no memory, whatever its shape."""
-    return np.broadcast_to(np.zeros((), dtype), shape)
-
 
 # ---------------------------------------------------------------- launches
 

@@ -10,8 +10,8 @@ from gpuconv.backends.cuda import conv_pool, launch
 from gpuconv.backends.cuda.conv import TILE
 from tests.emulator import EmulatorBackend
 from tests.image_cases import assert_equal, dtype_of
+from tests.launchers import recorded, zeros
 from tests.map_cases import random_maps, random_values
-from tests.test_cuda_conv import recorded, zeros
 
 
 @pytest.mark.parametrize("pool", ["max", "avg"])

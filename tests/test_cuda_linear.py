@@ -12,16 +12,8 @@ from gpuconv.backends.cuda.launch import SHARED_BYTES
 from gpuconv.plan.filters import plan_filter, plan_gradient, plan_separable_filter, plan_unsharp
 from tests import reference
 from tests.emulator import EmulatorBackend
-from tests.image_cases import assert_equal, assert_within, is_integer, random_images, spread
-
-COMMON = {"border": "reflect", "value": 0, "channel_axis": None, "out_dtype": None}
-
-
-class Uploads:
-    """A launcher that only keeps constants."""
-
-    def constant(self, array):
-        return array
+from tests.image_cases import COMMON, assert_equal, assert_within, is_integer, random_images, spread
+from tests.launchers import Uploads
 
 
 def launches_of(plan, images, out=None):

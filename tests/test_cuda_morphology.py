@@ -11,12 +11,11 @@ from gpuconv.backends.cuda.launch import SHARED_BYTES
 from gpuconv.plan.filters import plan_morphology
 from tests import reference
 from tests.emulator import EmulatorBackend
-from tests.image_cases import DTYPES, assert_equal, dtype_of, random_images
-from tests.test_cuda_box import COMMON, Memory, plan_launches
+from tests.image_cases import COMMON, DTYPES, assert_equal, dtype_of, random_images
+from tests.launchers import Memory, plan_launches
 
 FUNCTIONS = ("dilate", "erode", "morph_open", "morph_close", "morph_gradient")
-RNG = np.random.default_rng(5)
-FOOTPRINT = RNG.random((4, 5)) < 0.4
+FOOTPRINT = np.random.default_rng(5).random((4, 5)) < 0.4
 SPARSE = np.zeros((90, 600), bool)
 SPARSE[[3, 40, 80], [5, 300, 580]] = True
 """More than shared memory holds."""
@@ -83,11 +82,6 @@ def test_pieces_of_a_large_image_hold_what_the_second_step_reads(border):
 
 
 # ---------------------------------------------------------------- on the emulator
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    return EmulatorBackend()
 
 
 def check(backend, function, images, **keywords):

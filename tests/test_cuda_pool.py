@@ -14,7 +14,6 @@ from gpuconv.backends.cuda.families import FAMILIES, variants
 from gpuconv.backends.cuda.launch import MOST_BLOCKS, SHARED_BYTES
 from gpuconv.plan import UnpoolPlan
 from gpuconv.plan.pool import plan_adaptive_pool, plan_global_pool, plan_pool, plan_unpool
-from tests.emulator import EmulatorBackend
 from tests.image_cases import dtype_of
 from tests.map_cases import random_values
 
@@ -198,11 +197,6 @@ def test_adaptive_cells_that_share_nothing_need_one_launch():
 # ---------------------------------------------------------------- on the emulator
 
 
-@pytest.fixture(scope="module")
-def emulated():
-    return EmulatorBackend()
-
-
 def check(backend, function, x, *arguments, **named):
     """The same as NumPy; float means within their bound. Returns what was launched."""
     before = backend.launches.copy()
@@ -232,7 +226,7 @@ POOLED = {
 }
 
 
-def small_pools(emulated, shapes, layout, kernel, window, dtype):
+def small_pools(emulator, shapes, layout, kernel, window, dtype):
     """Every operation on windows that `kernel` has a variant for."""
     size, stride, pad = window
     for number, shape in enumerate(shapes):
@@ -242,30 +236,30 @@ def small_pools(emulated, shapes, layout, kernel, window, dtype):
             if function == "avg_pool2d" and dtype in pool.UNSIGNED:
                 continue
             named = {"padding": pad, "ceil_mode": number % 2 == 0, "layout": layout, **named}
-            assert check(emulated, function, x, size, stride, **named) == {kernel: 1}
+            assert check(emulator, function, x, size, stride, **named) == {kernel: 1}
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("window", pool.SMALL_WINDOWS, ids=str)
 @pytest.mark.parametrize("dtype", SMALL_DTYPES)
-def test_small_windows_slide_over_every_edge(emulated, dtype, window):
+def test_small_windows_slide_over_every_edge(emulator, dtype, window):
     shapes = ((2, 3, window[0], 8), (1, 2, 7, 16), (1, 1, 22, 40))
-    small_pools(emulated, shapes, "NCHW", "pool_small", window, dtype)
+    small_pools(emulator, shapes, "NCHW", "pool_small", window, dtype)
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("window", pool.SMALL_WINDOWS, ids=str)
 @pytest.mark.parametrize("dtype", SMALL_DTYPES)
-def test_small_windows_slide_down_columns_of_channels(emulated, dtype, window):
+def test_small_windows_slide_down_columns_of_channels(emulator, dtype, window):
     shapes = ((2, window[0], 5, 16), (1, 9, 8, 48), (1, 22, 3, 32))
-    small_pools(emulated, shapes, "NHWC", "pool_columns", window, dtype)
+    small_pools(emulator, shapes, "NHWC", "pool_columns", window, dtype)
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("window", [*pool.SMALL_WINDOWS, (9, 1, 4)], ids=str)
-def test_what_is_no_number_stays_in_its_windows(emulated, window, dtype, layout):
+def test_what_is_no_number_stays_in_its_windows(emulator, window, dtype, layout):
     size, stride, pad = window
     x = random_values((1, 2, 20, 32) if layout == "NCHW" else (1, 20, 9, 16), dtype).copy()
     places = np.random.default_rng(2).integers(0, x.size, 9)
@@ -273,75 +267,75 @@ def test_what_is_no_number_stays_in_its_windows(emulated, window, dtype, layout)
         x.flat[place] = strange
     for function in ("max_pool2d", "min_pool2d", "avg_pool2d"):
         with np.errstate(invalid="ignore"):
-            check(emulated, function, x, size, stride, padding=pad, layout=layout)
+            check(emulator, function, x, size, stride, padding=pad, layout=layout)
 
 
 @pytest.mark.emulator
-def test_averages_are_the_quotients_that_division_rounds_to(emulated):
+def test_averages_are_the_quotients_that_division_rounds_to(emulator):
     x = random_values((1, 1, 30, 64), "float32") * np.float32(1e20)
     assert np.isfinite(x).all()
     rows = (x[..., :-2] + x[..., 1:-1]) + x[..., 2:]
     sums = (rows[..., :-2, :] + rows[..., 1:-1, :]) + rows[..., 2:, :]
     for divisor in (None, 7, -3, 65_537):
-        named = {"padding": 1, "divisor_override": divisor, "backend": emulated}
+        named = {"padding": 1, "divisor_override": divisor, "backend": emulator}
         found = gpuconv.avg_pool2d(x, 3, 1, **named)[..., 1:-1, 1:-1]
         np.testing.assert_array_equal(found, sums / np.float32(divisor or 9))
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_averages_of_whole_numbers_round_every_tie_to_even(emulated, dtype):
+def test_averages_of_whole_numbers_round_every_tie_to_even(emulator, dtype):
     """Each sum of two elements, over counts that divide them into ties."""
     top = np.iinfo(dtype).max
     first = np.arange(1024, dtype=np.uint64) * top // 1023
     x = np.stack([first, first // 3 + 1]).astype(dtype)[:, None, None, :].repeat(4, 2)
     for divisor in (None, 6, 10, 8):
-        check(emulated, "avg_pool2d", x, 2, divisor_override=divisor)
+        check(emulator, "avg_pool2d", x, 2, divisor_override=divisor)
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "bfloat16", "float32"])
-def test_large_windows_1_apart_go_by_strips(emulated, dtype):
+def test_large_windows_1_apart_go_by_strips(emulator, dtype):
     for shape, layout in (((1, 2, 20, 64), "NCHW"), ((1, 9, 20, 4), "NHWC")):
         x = random_values(shape, dtype)
         for size, pad in ((11, 5), ((4, 6), ((1, 2), (2, 3)))):
             named = {"layout": layout, "padding": pad}
-            assert check(emulated, "max_pool2d", x, size, 1, **named) == {"morph_strip": 1}
-            assert check(emulated, "min_pool2d", x, size, 1, **named) == {"morph_strip": 1}
-            assert check(emulated, "avg_pool2d", x, size, 1, **named) == {"box_strip": 1}
+            assert check(emulator, "max_pool2d", x, size, 1, **named) == {"morph_strip": 1}
+            assert check(emulator, "min_pool2d", x, size, 1, **named) == {"morph_strip": 1}
+            assert check(emulator, "avg_pool2d", x, size, 1, **named) == {"box_strip": 1}
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("channels", [5, 12, 36])
-def test_strips_of_many_channels(emulated, channels):
+def test_strips_of_many_channels(emulator, channels):
     for dtype in ("uint8", "float32"):
         x = random_values((1, 10, 32, channels), dtype)
         for size, pad in ((9, 4), (5, 2)):
             named = {"layout": "NHWC", "padding": pad}
-            assert check(emulated, "max_pool2d", x, size, 1, **named) == {"morph_strip": 1}
-            assert check(emulated, "avg_pool2d", x, size, 1, **named) == {"box_strip": 1}
+            assert check(emulator, "max_pool2d", x, size, 1, **named) == {"morph_strip": 1}
+            assert check(emulator, "avg_pool2d", x, size, 1, **named) == {"box_strip": 1}
 
 
 @pytest.mark.emulator
-def test_what_strips_do_not_take_goes_the_general_way(emulated):
+def test_what_strips_do_not_take_goes_the_general_way(emulator):
     x = random_values((1, 2, 20, 32), "uint8")
     for named in (
         {"padding": 2, "count_include_pad": False},
         {"padding": 2, "divisor_override": 3},
         {"padding": 1},
     ):
-        assert check(emulated, "avg_pool2d", x, 5, 1, **named) == {"pool_tile": 1}
-    assert check(emulated, "max_pool2d", x, 5, 1, 2, dilation=2) == {"pool_tile": 1}
+        assert check(emulator, "avg_pool2d", x, 5, 1, **named) == {"pool_tile": 1}
+    assert check(emulator, "max_pool2d", x, 5, 1, 2, dilation=2) == {"pool_tile": 1}
     wide = {"divisor_override": pool.MOST_DIVISOR + 1}
-    assert "pool_small" not in check(emulated, "avg_pool2d", x, 2, **wide)
+    assert "pool_small" not in check(emulator, "avg_pool2d", x, 2, **wide)
 
 
 @pytest.mark.emulator
-def test_small_windows_of_views_and_rows_in_groups(emulated, monkeypatch):
+def test_small_windows_of_views_and_rows_in_groups(emulator, monkeypatch):
     monkeypatch.setattr(pool, "MOST_ROWS", 3)
     x = random_values((2, 3, 40, 32), "float32")
     for view in (x[:, ::2], x[::-1, :, ::-1], x[:, :, 1::3]):
-        assert check(emulated, "max_pool2d", view, 3, 2, padding=1) == {"pool_small": 1}
+        assert check(emulator, "max_pool2d", view, 3, 2, padding=1) == {"pool_small": 1}
 
 
 @pytest.mark.emulator
@@ -354,77 +348,77 @@ def test_small_windows_of_views_and_rows_in_groups(emulated, monkeypatch):
     ],
 )
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_tiles_meet_along_every_axis(emulated, function, named, layout):
+def test_tiles_meet_along_every_axis(emulator, function, named, layout):
     """Windows of several tiles, planes of several tiles, and a window that is most of a tile."""
     wide = (2, 3, 70, 150) if layout == "NCHW" else (2, 30, 50, 20)
     for kernel, stride, padding in (((7, 6), 1, 3), ((9, 11), (2, 5), (4, 0))):
         x = random_values(wide, "int16")
-        done = check(emulated, function, x, kernel, stride, padding, layout=layout, **named)
+        done = check(emulator, function, x, kernel, stride, padding, layout=layout, **named)
         assert done == {"pool_tile": 1}
     x = random_values((40, 9, 9, 1) if layout == "NHWC" else (40, 3, 9, 9), "int16")
-    check(emulated, function, x, 3, 1, 1, layout=layout, **named)
+    check(emulator, function, x, 3, 1, 1, layout=layout, **named)
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
-def test_channels_last_reads_packs_of_channels(emulated, dtype):
+def test_channels_last_reads_packs_of_channels(emulator, dtype):
     x = random_values((2, 9, 11, 48), dtype)
     for function in ("max_pool2d", "avg_pool2d"):
-        done = check(emulated, function, x, (3, 2), 2, 1, layout="NHWC")
+        done = check(emulator, function, x, (3, 2), 2, 1, layout="NHWC")
         assert done == {"pool_channels": 1}
     named = {"layout": "NHWC", "return_indices": True}
-    assert check(emulated, "max_pool2d", x, 3, 1, 1, **named) == {"pool_channels": 1}
+    assert check(emulator, "max_pool2d", x, 3, 1, 1, **named) == {"pool_channels": 1}
     x = random_values((1, 4, 5, 6, 16), dtype)
-    done = check(emulated, "avg_pool3d", x, (2, 3, 2), 1, layout="NHWC")
+    done = check(emulator, "avg_pool3d", x, (2, 3, 2), 1, layout="NHWC")
     assert done == {"pool_channels": 1}
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("shape", [(1, 1, 300, 211), (1, 300, 211, 2)])
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "int64"])
-def test_parts_of_huge_windows_meet(emulated, shape, dtype):
+def test_parts_of_huge_windows_meet(emulator, shape, dtype):
     layout = "NCHW" if shape[1] == 1 else "NHWC"
     x = random_values(shape, dtype)
     for function in ("global_avg_pool", "global_max_pool"):
-        assert check(emulated, function, x, layout=layout) == {"pool_windows": 2}
+        assert check(emulator, function, x, layout=layout) == {"pool_windows": 2}
     named = {"return_indices": True, "layout": layout}
-    done = check(emulated, "adaptive_max_pool2d", (x % 7).astype(dtype), 1, **named)
+    done = check(emulator, "adaptive_max_pool2d", (x % 7).astype(dtype), 1, **named)
     assert done == {"pool_windows": 2}
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_windows_larger_than_shared_memory(emulated, layout):
+def test_windows_larger_than_shared_memory(emulator, layout):
     x = random_values((1, 2, 130, 120) if layout == "NCHW" else (1, 130, 120, 2), "float64")
     for function, extra in (("max_pool2d", {"return_indices": True}), ("avg_pool2d", {})):
-        done = check(emulated, function, x, (121, 111), 3, 5, layout=layout, **extra)
+        done = check(emulator, function, x, (121, 111), 3, 5, layout=layout, **extra)
         assert set(done) == {"pool_windows"}
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-def test_depth_of_one_counts_its_padding(emulated, layout):
+def test_depth_of_one_counts_its_padding(emulator, layout):
     x = random_values((2, 3, 1, 9, 20) if layout == "NCHW" else (2, 1, 9, 8, 20), "int16")
     for counts in (True, False):
         named = {"padding": 1, "count_include_pad": counts, "layout": layout}
-        check(emulated, "avg_pool3d", x, 3, 1, **named)
+        check(emulator, "avg_pool3d", x, 3, 1, **named)
 
 
 @pytest.mark.emulator
-def test_the_last_nan_and_the_first_of_equals_whoever_finds_them(emulated):
+def test_the_last_nan_and_the_first_of_equals_whoever_finds_them(emulator):
     x = np.zeros((1, 1, 100, 130), np.float32)
     x[0, 0, 20, 30] = x[0, 0, 20, 31] = x[0, 0, 77, 2] = 5
     for _ in range(2):
-        check(emulated, "adaptive_max_pool2d", x, 1, return_indices=True)
-        check(emulated, "max_pool2d", x, 60, 20, return_indices=True)
-        check(emulated, "max_pool2d", x, 9, 2, return_indices=True)
+        check(emulator, "adaptive_max_pool2d", x, 1, return_indices=True)
+        check(emulator, "max_pool2d", x, 60, 20, return_indices=True)
+        check(emulator, "max_pool2d", x, 9, 2, return_indices=True)
         x[0, 0, 4, 4] = x[0, 0, 4, 129] = x[0, 0, 60, 7] = np.nan
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
 @pytest.mark.parametrize("in_blocks", [True, False])
-def test_unpool_in_parts(emulated, layout, in_blocks, monkeypatch):
+def test_unpool_in_parts(emulator, layout, in_blocks, monkeypatch):
     """Bands of positions, groups of planes and of channels; equal positions, whose last wins."""
     monkeypatch.setattr(unpool, "SHARED_OWNERS", 96)
     monkeypatch.setattr(unpool, "OWNERS", 300)
@@ -434,7 +428,7 @@ def test_unpool_in_parts(emulated, layout, in_blocks, monkeypatch):
     x = random_values(shape, "int16")
     for dtype in ("uint8", "int64"):
         indices = np.random.default_rng(1).integers(0, 168, shape).astype(dtype)
-        done = check(emulated, "max_unpool2d", x, indices, 2, layout=layout)
+        done = check(emulator, "max_unpool2d", x, indices, 2, layout=layout)
         if in_blocks:
             assert done == {"unpool_planes": 1}
         else:
@@ -442,9 +436,9 @@ def test_unpool_in_parts(emulated, layout, in_blocks, monkeypatch):
 
 
 @pytest.mark.emulator
-def test_unpool_ignores_what_a_device_cannot_refuse(emulated, monkeypatch):
+def test_unpool_ignores_what_a_device_cannot_refuse(emulator, monkeypatch):
     monkeypatch.setattr(UnpoolPlan, "check_indices", lambda plan, indices: None)
     x = random_values((1, 1, 4), "float32")
     indices = np.array([[[-1, 8, 2**40, 3]]])
-    result = gpuconv.max_unpool1d(x, indices, 2, backend=emulated)
+    result = gpuconv.max_unpool1d(x, indices, 2, backend=emulator)
     np.testing.assert_array_equal(result[0, 0], [0, 0, 0, x[0, 0, 3], 0, 0, 0, 0])

@@ -15,8 +15,8 @@ from gpuconv.plan import gpu
 from gpuconv.plan.filters import plan_rank
 from tests import reference
 from tests.emulator import EmulatorBackend
-from tests.image_cases import DTYPES, FLOATS, assert_equal, dtype_of, random_images
-from tests.test_cuda_box import COMMON, Memory, plan_launches
+from tests.image_cases import COMMON, DTYPES, FLOATS, assert_equal, dtype_of, random_images
+from tests.launchers import Memory, plan_launches
 
 
 class Workspace(Memory):
@@ -106,11 +106,6 @@ def test_medians_that_convert_are_ranks_of_any_pixels():
 
 
 # ---------------------------------------------------------------- on the emulator
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    return EmulatorBackend()
 
 
 def check(backend, images, size, wanted=None, **keywords):

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 
-from gpuconv import filters
 from gpuconv.backends.cuda import box, launch, morphology, sliding, window
 from gpuconv.plan.filters import plan_box, plan_morphology
 from tests import reference
 from tests.emulator import EmulatorBackend
-from tests.image_cases import assert_equal, dtype_of, is_integer, random_images
-from tests.test_cuda_box import COMMON, Memory
+from tests.image_cases import COMMON, check_boxes, random_images, whole_packs
+from tests.launchers import Memory
 
 WHOLE = ("uint8", "int8", "uint16", "int16")
 FLOATS = ("float16", "bfloat16", "float32")
@@ -37,11 +34,6 @@ SIZES = (
 FUNCTIONS = ("dilate", "erode", "morph_gradient", "box_blur")
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    return EmulatorBackend()
-
-
 @pytest.fixture(autouse=True)
 def strips_alone(monkeypatch):
     """Boxes of some sizes have kernels of their own; strips serve these as well."""
@@ -57,30 +49,10 @@ def strips_of(backend):
 
 
 def check(backend, function, images, size, strips=True, **keywords):
-    """NumPy's numbers; those of float means within the contract's bound."""
-    run, before = getattr(filters, function), strips_of(backend)
-    result = run(images, size, backend=backend, **keywords)
+    """NumPy's numbers; made by a kernel from here, by another one, or by either (None)."""
+    before = strips_of(backend)
+    check_boxes(backend, function, images, size, **keywords)
     assert strips is None or (strips_of(backend) > before) == strips
-    expected = run(images, size, backend="numpy", **keywords)
-    if function != "box_blur" or is_integer(images.dtype):
-        assert_equal(result, expected, images.dtype)
-        return
-    result, expected = result.astype(np.float64), expected.astype(np.float64)
-    finite = np.isfinite(expected)
-    np.testing.assert_array_equal(result[~finite], expected[~finite])
-    wide = np.where(np.isfinite(images), abs(images.astype(np.float64)), 0)
-    value = keywords.pop("value", 0)
-    keywords["value"] = abs(value) if math.isfinite(value) else 0
-    scale = filters.box_blur(wide, size, backend="numpy", **keywords)
-    taps = math.prod(reference.per_axis(size, 2))
-    bound = 2 * math.sqrt(taps) * reference.EPSILON[images.dtype.name] * scale
-    assert np.all(abs(result[finite] - expected[finite]) <= bound[finite])
-
-
-def whole_packs(pixels, dtype):
-    """The next number of pixels whose rows are multiples of 16 bytes, whatever the channels."""
-    pack = 16 // dtype_of(dtype).itemsize
-    return -(-pixels // pack) * pack
 
 
 @pytest.mark.emulator

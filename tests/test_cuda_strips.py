@@ -13,15 +13,8 @@ from gpuconv.backends.cuda.images import stacks
 from gpuconv.backends.cuda.sums import DOUBLE, FLOAT
 from gpuconv.plan.filters import plan_filter
 from tests.emulator import EmulatorBackend
-from tests.image_cases import (
-    assert_equal,
-    assert_within,
-    is_integer,
-    random_images,
-    spread,
-)
+from tests.image_cases import COMMON, assert_equal, assert_within, is_integer, random_images, spread
 
-COMMON = {"border": "reflect", "value": 0, "channel_axis": None, "out_dtype": None}
 BORDERS = ("constant", "edge", "reflect", "symmetric", "wrap")
 
 FORMS = {

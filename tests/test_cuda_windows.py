@@ -14,10 +14,9 @@ from gpuconv.plan.filters import plan_box
 from gpuconv.window import AxisWindow
 from tests import reference
 from tests.emulator import EmulatorBackend
-from tests.image_cases import assert_equal, random_images
+from tests.image_cases import COMMON, assert_equal, check_boxes, random_images, whole_packs
+from tests.launchers import Memory
 from tests.map_cases import random_values
-from tests.test_cuda_box import COMMON, Memory
-from tests.test_cuda_sliding import check, whole_packs
 
 pytestmark = pytest.mark.emulator
 
@@ -33,11 +32,6 @@ SHAPES = {5: (40, 16), 7: (2, 1, 8), 9: (5, 9, 700), 15: (3, 20, 112)}
 POOLS = ("max_pool2d", "min_pool2d", "avg_pool2d")
 
 
-@pytest.fixture(scope="module")
-def emulator():
-    return EmulatorBackend()
-
-
 def launched(backend):
     """Launches of the kernels here, so far."""
     return sum(backend.launches[name] for name in KERNELS)
@@ -46,7 +40,7 @@ def launched(backend):
 def compare(backend, function, images, size, **keywords):
     """NumPy's numbers, or nearly those of means of floats; whether a kernel from here made them."""
     before = launched(backend)
-    check(backend, function, images, size, None, **keywords)
+    check_boxes(backend, function, images, size, **keywords)
     return launched(backend) > before
 
 

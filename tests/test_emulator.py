@@ -23,8 +23,7 @@ NAMES = [
     "divergence",
     *("instance<3, float>", "instance<5, short>", "filter3x3<float, 32, 8>"),
 ]
-RANDOM = np.random.default_rng(11)
-WORDS = RANDOM.integers(-100, 100, 64).astype(np.int32)
+WORDS = np.random.default_rng(11).integers(-100, 100, 64).astype(np.int32)
 ORDERS = [("forward", 0), ("reverse", 0), ("random", 1), ("random", 2)]
 
 
@@ -88,8 +87,8 @@ def test_block_votes(kernels, values):
 
 @pytest.mark.parametrize("dtype", ["float", "double", "unsigned char"])
 @pytest.mark.parametrize("width", [32, 8])
-def test_shuffles(kernels, dtype, width):
-    values = RANDOM.integers(0, 200, 64).astype({"unsigned char": "uint8"}.get(dtype, dtype))
+def test_shuffles(kernels, dtype, width, rng):
+    values = rng.integers(0, 200, 64).astype({"unsigned char": "uint8"}.get(dtype, dtype))
     if dtype == "float":
         values = values.astype(np.float32)
     out = np.zeros((4, 64), values.dtype)
@@ -151,17 +150,17 @@ def test_integer_atomics(kernels):
 
 
 @pytest.mark.parametrize("name", ["float", "unsigned long long"])
-def test_sum_atomics(kernels, name):
+def test_sum_atomics(kernels, name, rng):
     dtype = np.float32 if name == "float" else np.uint64
-    values = RANDOM.integers(0, 1000, 200).astype(dtype)
+    values = rng.integers(0, 1000, 200).astype(dtype)
     out = np.ones(1, dtype)
     kernels[f"sum_atomics<{name}>"]((2,), (100,), (values, out))
     assert out[0] == 1 + values.sum()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 64, 1024])
-def test_block_sums_in_dynamic_shared_memory(kernels, threads):
-    values = RANDOM.integers(0, 100, (3, threads)).astype(np.float32)
+def test_block_sums_in_dynamic_shared_memory(kernels, threads, rng):
+    values = rng.integers(0, 100, (3, threads)).astype(np.float32)
     out = np.zeros(3, np.float32)
     kernel = kernels["block_sums<float>"]
     kernel((3,), (threads,), (values, out), shared_mem=4 * threads)
@@ -210,17 +209,17 @@ def test_null_pointer_for_an_array_that_is_not_given(kernels, null):
     assert out.tolist() == list(range(8))
 
 
-def test_vectors(kernels):
-    floats = RANDOM.standard_normal((16, 4)).astype(np.float32)
-    pixels = RANDOM.integers(0, 256, (16, 4)).astype(np.uint8)
+def test_vectors(kernels, rng):
+    floats = rng.standard_normal((16, 4)).astype(np.float32)
+    pixels = rng.integers(0, 256, (16, 4)).astype(np.uint8)
     out, sums = np.zeros_like(floats), np.zeros((16, 2), np.int32)
     kernels["vectors"]((1,), (16,), (floats, out, pixels, sums))
     np.testing.assert_array_equal(out, floats[:, ::-1])
     np.testing.assert_array_equal(sums, pixels.reshape(16, 2, 2).sum(2))
 
 
-def test_mixed_widths_are_no_race(kernels):
-    values = RANDOM.integers(0, 256, 256).astype(np.uint8)
+def test_mixed_widths_are_no_race(kernels, rng):
+    values = rng.integers(0, 256, 256).astype(np.uint8)
     out = np.zeros_like(values)
     kernels["mixed_widths"]((1,), (256,), (values, out))
     turned = values[::-1].reshape(32, 2, 4)[:, ::-1]
@@ -246,9 +245,9 @@ def test_instances_and_defines(kernels):
 
 @pytest.mark.parametrize("border", list(Border), ids=str)
 @pytest.mark.parametrize("size", [(1, 1), (17, 70)])
-def test_tiled_filter(kernels, border, size):
-    image = RANDOM.integers(0, 50, size).astype(np.float32)
-    taps = RANDOM.integers(-5, 6, (3, 3)).astype(np.float32)
+def test_tiled_filter(kernels, border, size, rng):
+    image = rng.integers(0, 50, size).astype(np.float32)
+    taps = rng.integers(-5, 6, (3, 3)).astype(np.float32)
     out = np.full(size, np.nan, np.float32)
     number = np.int32(list(Border).index(border))
     shape = np.array([(size[1], size[0])], "i4,i4")
@@ -333,9 +332,9 @@ def test_shared_memory_without_the_macro_does_not_compile(tmp_path):
         EmulatorLauncher(folder=tmp_path).kernel("bare.cu", "f")
 
 
-def test_requests_are_counted_where_lanes_part_and_meet():
+def test_requests_are_counted_where_lanes_part_and_meet(rng):
     kernel = EmulatorLauncher(counted=True, folder=KERNELS).kernel(FILE, "divergence")
-    values = RANDOM.integers(0, 50, (3, 40)).astype(np.float32)
+    values = rng.integers(0, 50, (3, 40)).astype(np.float32)
     out = np.zeros(32, np.float32)
     kernel((1,), (32,), (values, out))
     lane = np.arange(32)

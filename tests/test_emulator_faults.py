@@ -15,10 +15,10 @@ from tests.emulator.cases import KERNELS, marked_lines
 pytestmark = pytest.mark.emulator
 
 FILE = "broken.cu"
-RANDOM = np.random.default_rng(3)
-ROW = RANDOM.integers(-50, 51, 256).astype(np.float32)
-BYTES = RANDOM.integers(0, 256, 1000).astype(np.uint8)
-WORDS = RANDOM.integers(0, 2**16, 128).astype(np.uint16)
+RNG = np.random.default_rng(3)
+ROW = RNG.integers(-50, 51, 256).astype(np.float32)
+BYTES = RNG.integers(0, 256, 1000).astype(np.uint8)
+WORDS = RNG.integers(0, 2**16, 128).astype(np.uint16)
 
 
 @dataclass(frozen=True)

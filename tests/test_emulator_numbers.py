@@ -45,7 +45,6 @@ PRODUCTS = [
     *("product_of_registers<bfloat16, float>", "product_of_registers<uint8, int>"),
     *("matrix_halves<false>", "matrix_halves<true>"),
 ]
-RANDOM = np.random.default_rng(23)
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +76,9 @@ def same(actual, expected):
 
 
 @pytest.mark.parametrize("name", HALVES)
-def test_half_arithmetic_rounds_once(numbers, name):
+def test_half_arithmetic_rounds_once(numbers, name, rng):
     dtype = DTYPES[name]
-    a, b, c = (RANDOM.permutation(all_bits(dtype)) for _ in range(3))
+    a, b, c = (rng.permutation(all_bits(dtype)) for _ in range(3))
     with np.errstate(all="ignore"):
         x, y = a.astype(np.float64), b.astype(np.float64)
         c[::2] = (-x * y * (1 + 2**-9)).astype(dtype)[::2]  # cancels: the sum's last bits matter
@@ -186,16 +185,16 @@ def test_extremes_let_nan_win(numbers, name):
 
 
 @pytest.mark.parametrize("name", ["uint8", "float16", "float"])
-def test_packs_move_neighbours_together(numbers, name):
-    values = RANDOM.integers(0, 100, (16, 4)).astype(DTYPES[name])
+def test_packs_move_neighbours_together(numbers, name, rng):
+    values = rng.integers(0, 100, (16, 4)).astype(DTYPES[name])
     out = np.zeros_like(values)
     numbers[f"packs<{name}>"]((1,), (16,), (values, out))
     np.testing.assert_array_equal(out, values[:, ::-1])
 
 
-def test_bit_tricks(numbers):
-    a = np.concatenate([[0, 1, 2**31], RANDOM.integers(0, 2**32, 61)]).astype(np.uint32)
-    b = RANDOM.integers(0, 2**32, 64).astype(np.uint32)
+def test_bit_tricks(numbers, rng):
+    a = np.concatenate([[0, 1, 2**31], rng.integers(0, 2**32, 61)]).astype(np.uint32)
+    b = rng.integers(0, 2**32, 64).astype(np.uint32)
     out = np.zeros((15, 64), np.uint32)
     numbers["bit_tricks"]((1,), (64,), (a, b, out, np.int32(64)))
     x, y = a.astype(np.uint64), b.astype(np.uint64)
@@ -232,8 +231,8 @@ SETTINGS = [
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_product_tf32(products, settings):
-    a, b = (RANDOM.standard_normal(s).astype(np.float32) for s in ((16, 64), (64, 8)))
+def test_product_tf32(products, settings, rng):
+    a, b = (rng.standard_normal(s).astype(np.float32) for s in ((16, 64), (64, 8)))
     out = np.zeros((16, 8), np.float32)
     products["product_tf32"].using(**settings)((1,), (32,), (a, b, out, np.int32(64)))
 
@@ -246,8 +245,8 @@ def test_product_tf32(products, settings):
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("name", HALVES)
-def test_product_half(products, name, settings):
-    a, b = (RANDOM.standard_normal(s).astype(DTYPES[name]) for s in ((16, 64), (64, 8)))
+def test_product_half(products, name, settings, rng):
+    a, b = (rng.standard_normal(s).astype(DTYPES[name]) for s in ((16, 64), (64, 8)))
     out = np.zeros((16, 8), np.float32)
     kernel = products[f"product_half<{name}>"].using(**settings)
     kernel((1,), (32,), (a, b, out, np.int32(64)))
@@ -257,10 +256,10 @@ def test_product_half(products, name, settings):
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("name", ["int8", "uint8"])
-def test_product_8bit(products, name, settings):
+def test_product_8bit(products, name, settings, rng):
     limits = np.iinfo(name)
-    a = RANDOM.integers(-128, 128, (16, 96)).astype(np.int8)
-    b = RANDOM.integers(limits.min, limits.max + 1, (96, 8)).astype(name)
+    a = rng.integers(-128, 128, (16, 96)).astype(np.int8)
+    b = rng.integers(limits.min, limits.max + 1, (96, 8)).astype(name)
     out = np.zeros((16, 8), np.int32)
     kernel = products[f"product_8bit<{name}>"].using(**settings)
     kernel((1,), (32,), (a, np.ascontiguousarray(b.T), out, np.int32(96)))
@@ -297,14 +296,14 @@ def places(lanes, elements):
 
 
 @pytest.mark.parametrize("name", NVIDIA)
-def test_registers_hold_the_elements_that_nvidia_says(products, name):
+def test_registers_hold_the_elements_that_nvidia_says(products, name, rng):
     *left, right_lanes, right_elements = NVIDIA[name]
     kinds = {"float": (np.float32,) * 2, "uint8": (np.int8, np.uint8)}
     kinds = kinds.get(name, (DTYPES[name],) * 2)
     at = places(*left), places(right_lanes, right_elements)
     depth = at[0].size // 16
-    a = RANDOM.integers(-99, 100, (16, depth)).astype(kinds[0])
-    b = RANDOM.integers(0, 200, (depth, 8)).astype(kinds[1])
+    a = rng.integers(-99, 100, (16, depth)).astype(kinds[0])
+    b = rng.integers(0, 200, (depth, 8)).astype(kinds[1])
     registers = [
         np.ascontiguousarray(elements[own]).view(np.uint32)
         for elements, own in zip((a.T.ravel(), b.ravel()), at, strict=True)
@@ -318,8 +317,8 @@ def test_registers_hold_the_elements_that_nvidia_says(products, name):
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_copy_async_fills_with_zeros(products, settings):
-    values = RANDOM.standard_normal(40).astype(np.float32)
+def test_copy_async_fills_with_zeros(products, settings, rng):
+    values = rng.standard_normal(40).astype(np.float32)
     out = np.zeros(64, np.float32)
     products["padded_copy"].using(**settings)((1,), (64,), (values, out, np.int32(40)))
     np.testing.assert_array_equal(out, np.pad(values, (0, 24))[::-1])

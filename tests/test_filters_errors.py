@@ -130,12 +130,25 @@ def test_a_list_of_images_needs_a_list_of_outs():
     refuse(ValueError, "out", lambda: filters.box_blur(writeable, 3, out=writeable[::-1]))
 
 
+def test_arrays_without_an_element_for_numpy_to_read_are_refused():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    for bad in (torch.ones(4, 4).to_sparse(), torch.ones(4, 4, device="meta")):
+        for name in ("box_blur", "sobel", "filter2d"):
+            with pytest.raises(TypeError, match=r"^images must be "):
+                CALLS[name](bad)
+        with pytest.raises(TypeError, match=r"^kernel must be "):
+            filters.filter2d(U8, bad)
+        with pytest.raises(TypeError, match=r"^out must be "):
+            filters.box_blur(np.ones((4, 4), np.float32), 3, out=bad)
+
+
 # ---------------------------------------------------------------- each filter's own arguments
 
 
 def size_errors(run):
     """Every filter with a box refuses these sizes."""
     bad = (0, -3, (3, 0), 2.0, "3", None, NAN, True, (3, 3, 3), (), [[3, 3]], (3, 2.5))
+    bad += (b"33", 10**30, (3, 2**31), np.array(2.5), int, object())
     return [("size", ValueError, lambda size=size: run(size)) for size in bad]
 
 
@@ -185,11 +198,14 @@ CASES = [
     ],
     *[
         ("delta", ValueError, lambda delta=delta: filters.filter2d(U8, [[1]], delta=delta))
-        for delta in (NAN, INF, -INF, "1", None, 1j, [1], True, 10**400)
+        for delta in (NAN, INF, -INF, "1", None, 1j, [1], True, 10**400, float)
     ],
     *[
         ("sigma", ValueError, lambda sigma=sigma, run=run: run(U8, sigma))
-        for sigma in (-1, NAN, INF, "1", None, 1j, (1, -1), (1, 2, 3), (), (1, NAN), True, 10**400)
+        for sigma in (
+            *(-1, NAN, INF, "1", None, 1j, (1, -1), (1, 2, 3), (), (1, NAN), True, 10**400),
+            *(int, 1e308, 10**9, b"11", np.array([1, 2, 3])),
+        )
         for run in (filters.gaussian_blur, filters.unsharp_mask)
     ],
     *[
@@ -237,3 +253,18 @@ CASES = [
 )
 def test_filters_refuse_what_their_arguments_must_not_be(argument, error, run):
     refuse(error, argument, run)
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400)])
+def test_a_value_that_no_float_holds_is_the_largest_or_infinite(value):
+    with np.errstate(invalid="ignore"):
+        for images in (U8, F32):
+            got = filters.dilate(images, 3, border="constant", value=value)
+            like = filters.dilate(images, 3, border="constant", value=INF if value > 0 else -INF)
+            np.testing.assert_array_equal(got, like)
+
+
+def test_one_number_may_be_an_array_without_axes():
+    one, three = np.array(1.0), np.array(3)
+    np.testing.assert_array_equal(filters.gaussian_blur(U8, one), filters.gaussian_blur(U8, 1))
+    np.testing.assert_array_equal(filters.box_blur(U8, three), filters.box_blur(U8, 3))

@@ -288,8 +288,8 @@ def test_filter2d_delta_decides_ties_to_even_and_what_lies_beside_them():
     assert filters.filter2d(images, [[0.5]], delta=0.5).tolist() == [[0, 1, 2, 2, 2, 3]]
 
 
-def test_filter2d_anchor_defaults_to_the_middle_and_minus_one_is_the_default():
-    images, kernel = random_images((9, 8), "int16"), RNG.integers(-5, 5, (4, 3))
+def test_filter2d_anchor_defaults_to_the_middle_and_minus_one_is_the_default(rng):
+    images, kernel = random_images((9, 8), "int16"), rng.integers(-5, 5, (4, 3))
     default = filters.filter2d(images, kernel)
     for anchor in ((2, 1), (-1, -1), (2, -1), [-1, 1], np.array([2, 1]), -1):
         assert_equal(filters.filter2d(images, kernel, anchor=anchor), default, "int16")
@@ -395,10 +395,10 @@ def test_unsharp_mask_is_within_a_level_for_every_amount(dtype, amount, sigma):
 
 
 @pytest.mark.parametrize("border", reference.BORDERS)
-def test_linear_filters_agree_with_scipy(border):
+def test_linear_filters_agree_with_scipy(border, rng):
     ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy is not installed")
     images, mode = random_images((21, 26), "float64"), SCIPY_MODES[border]
-    kernel = RNG.normal(size=(4, 5))
+    kernel = rng.normal(size=(4, 5))
     ours, theirs = {"border": border}, {"mode": mode}
     pairs = [
         (
@@ -431,11 +431,11 @@ OPENCV_BORDERS = {
 
 @pytest.mark.parametrize("border", OPENCV_BORDERS)
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16"])
-def test_linear_filters_agree_with_opencv(border, dtype):
+def test_linear_filters_agree_with_opencv(border, dtype, rng):
     cv2 = pytest.importorskip("cv2", reason="OpenCV is not installed")
     flag = getattr(cv2, OPENCV_BORDERS[border])
     images = random_images((21, 26), dtype)
-    for kernel in (kernels.edge, kernels.emboss, RNG.integers(-4, 5, (5, 3))):
+    for kernel in (kernels.edge, kernels.emboss, rng.integers(-4, 5, (5, 3))):
         ours = filters.filter2d(images, kernel, border=border)
         theirs = cv2.filter2D(images, -1, kernel.astype(np.float64), borderType=flag)
         np.testing.assert_array_equal(ours, theirs)
@@ -454,9 +454,9 @@ def test_linear_filters_agree_with_opencv(border, dtype):
 
 
 @pytest.mark.parametrize("border", ["reflect", "edge", "wrap"])
-def test_filter2d_agrees_with_torch(border):
+def test_filter2d_agrees_with_torch(border, rng):
     torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-    images, kernel = random_images((2, 15, 16), "float32"), RNG.normal(size=(5, 3))
+    images, kernel = random_images((2, 15, 16), "float32"), rng.normal(size=(5, 3))
     mode = {"reflect": "reflect", "edge": "replicate", "wrap": "circular"}[border]
     padded = torch.nn.functional.pad(torch.from_numpy(images.copy())[:, None], (1, 1, 2, 2), mode)
     weight = torch.from_numpy(kernel.astype(np.float32))[None, None]

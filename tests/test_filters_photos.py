@@ -12,7 +12,6 @@ from tests.image_cases import random_images
 SIDE = 96
 DTYPES = ("uint8", "int16", "uint16")
 GAINS = (1, 10, 30, 100, 1000)
-RNG = np.random.default_rng(30)
 
 
 def photographs():
@@ -26,7 +25,7 @@ def photographs():
     ]
 
 
-def stripes():
+def stripes(rng):
     """Dark and bright bars, each of its own brightness.
 
     A single pair of levels may put a whole image on a tie (0 and 255: 127.5 everywhere under a wide
@@ -35,16 +34,16 @@ def stripes():
     y, x = np.mgrid[:SIDE, :SIDE]
     bars = [x // 3, y // 2, (x + y) // 5]
     return [
-        np.where(b % 2, RNG.integers(0, 60, 96)[b], RNG.integers(180, 256, 96)[b]) for b in bars
+        np.where(b % 2, rng.integers(0, 60, 96)[b], rng.integers(180, 256, 96)[b]) for b in bars
     ]
 
 
 @pytest.fixture(scope="module")
 def scenes():
     """{dtype: (7, SIDE, SIDE)}; 16-bit photographs have fine levels too."""
-    noise = random_images((1, SIDE, SIDE), "uint8")
-    eight = np.concatenate([photographs(), noise, stripes()]).astype(np.int64)
-    fine = RNG.integers(0, 256, eight.shape)
+    rng, noise = np.random.default_rng(30), random_images((1, SIDE, SIDE), "uint8")
+    eight = np.concatenate([photographs(), noise, stripes(rng)]).astype(np.int64)
+    fine = rng.integers(0, 256, eight.shape)
     fine[4:] = 0
     sixteen = eight * 256 + fine
     return {

@@ -25,7 +25,6 @@ from tests.image_cases import (
 from tests.matrix import pairwise
 
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
-RNG = np.random.default_rng(21)
 
 RANKS = {
     "median 1": ("median_blur", {"size": 1}),
@@ -53,7 +52,7 @@ NEIGHBOURHOODS = {
     "21": {"size": 21},
     "cross": {"footprint": CROSS},
     "corner": {"footprint": [[False, False], [True, False], [False, False]]},
-    "random 4x5": {"footprint": RNG.random((4, 5)) < 0.4},
+    "random 4x5": {"footprint": np.random.default_rng(21).random((4, 5)) < 0.4},
     "line 1x6": {"footprint": np.ones((1, 6), np.uint8)},
     "diagonal": {"footprint": np.eye(5)},
 }
@@ -219,12 +218,12 @@ def test_median_blur_takes_the_upper_middle_of_an_even_box():
 
 @pytest.mark.parametrize("border", SCIPY_MODES)
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
-def test_rank_filters_agree_with_scipy(border, dtype):
+def test_rank_filters_agree_with_scipy(border, dtype, rng):
     ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy is not installed")
     images = random_images((21, 26), dtype)
     ours = {"border": border, "value": 3}
     theirs = {"mode": SCIPY_MODES[border], "cval": 3}
-    footprint = RNG.random((3, 5)) < 0.6
+    footprint = rng.random((3, 5)) < 0.6
     pairs = [
         (filters.median_blur(images, 5, **ours), ndimage.median_filter(images, 5, **theirs)),
         (
@@ -241,9 +240,9 @@ def test_rank_filters_agree_with_scipy(border, dtype):
         np.testing.assert_array_equal(result, witness)
 
 
-def test_opening_and_closing_agree_with_scipy_inside_the_border():
+def test_opening_and_closing_agree_with_scipy_inside_the_border(rng):
     ndimage = pytest.importorskip("scipy.ndimage", reason="SciPy is not installed")
-    images, footprint = random_images((24, 26), "uint8"), RNG.random((3, 5)) < 0.6
+    images, footprint = random_images((24, 26), "uint8"), rng.random((3, 5)) < 0.6
     inside = (slice(6, -6), slice(8, -8))
     opened = filters.morph_open(images, footprint=footprint)
     witness = ndimage.grey_opening(images, footprint=footprint)

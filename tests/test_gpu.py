@@ -10,8 +10,7 @@ from gpuconv import filters
 from gpuconv.arrays import library
 from gpuconv.errors import DeviceMemoryError
 from tests.cuda_cases import every_call
-from tests.emulator import EmulatorBackend
-from tests.image_cases import is_integer
+from tests.image_cases import dtype_of, is_integer
 
 pytestmark = pytest.mark.gpu
 
@@ -23,11 +22,6 @@ WEIGHTS = RNG.normal(size=(16, 8, 3, 3)).astype(np.float32)
 
 ULPS = 4
 """Last places by which exp, tanh and their like may differ between CUDA and the C library."""
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    return EmulatorBackend()
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -126,10 +120,10 @@ def test_a_full_device_is_told_and_host_arrays_still_pass(cupy):
 @pytest.mark.parametrize("size", [(7, 9), (15, 15), (31, 31), (40, 33)])
 @pytest.mark.parametrize("channel_axis", [None, -1])
 @pytest.mark.parametrize("dtype", ["uint8", "float16", "float32"])
-def test_tensor_cores_compute_what_numpy_does(cupy, dtype, channel_axis, size):
+def test_tensor_cores_compute_what_numpy_does(cupy, dtype, channel_axis, size, rng):
     # What `gpuconv.plan.gpu.PROVEN` waits for, with the calls above that ask for tensor cores.
     images = IMAGES.astype(dtype) if channel_axis is None else IMAGES[..., :3].astype(dtype)
-    kernel = RNG.normal(size=size) + 0.3
+    kernel = rng.normal(size=size) + 0.3
     kernel /= np.abs(kernel).sum()
     keywords = {"channel_axis": channel_axis, "border": "wrap"}
     given = {"algorithm": "tensor", "precision": "tf32" if dtype == "float32" else "ieee"}
@@ -145,16 +139,49 @@ def test_tensor_cores_compute_what_numpy_does(cupy, dtype, channel_axis, size):
 
 @pytest.mark.parametrize("size", [(5, 9), (17, 17), (33, 25)])
 @pytest.mark.parametrize("channels", [None, 3])
-def test_separable_kernels_on_tensor_cores_are_exact(cupy, channels, size):
+def test_separable_kernels_on_tensor_cores_are_exact(cupy, channels, size, rng):
     images = IMAGES.astype(np.uint8)[..., : IMAGES.shape[-1] // 16 * 16]
     if channels:
         images = np.ascontiguousarray(np.broadcast_to(images[..., None], (*images.shape, channels)))
-    column, row = (RNG.random(n) / n for n in size)
+    column, row = (rng.random(n) / n for n in size)
     keywords = {"channel_axis": -1 if channels else None, "border": "symmetric"}
     device = cupy.asarray(images)
     result = filters.separable_filter2d(device, column, row, algorithm="tensor", **keywords)
     expected = filters.separable_filter2d(images, column, row, **keywords, backend="numpy")
     np.testing.assert_array_equal(result.get(), expected)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("size", [(5, 9), (17, 17), (33, 25)])
+@pytest.mark.parametrize("channels", [None, 3])
+@pytest.mark.usefixtures("cupy")
+def test_separable_kernels_of_floats_on_tensor_cores(channels, size, dtype, rng):
+    images = IMAGES[..., : IMAGES.shape[-1] // 16 * 16].astype(dtype_of(dtype))
+    images[:, 20, 30], images[:, 40, 7] = np.nan, -np.inf
+    if channels:
+        images = np.ascontiguousarray(np.broadcast_to(images[..., None], (*images.shape, channels)))
+    column, row = (rng.normal(size=n) / n for n in size)
+    keywords = {"channel_axis": -1 if channels else None, "border": "symmetric"}
+    given = keywords | {"algorithm": "tensor", "backend": "cuda"}
+    result = filters.separable_filter2d(images, column, row, **given)
+    wide = images.astype(np.float64)
+    expected = filters.separable_filter2d(wide, column, row, **keywords, backend="numpy")
+    # Pixels are below 256, Σ|w| about 1; an eighth of the type's own step is more than enough.
+    step = 2.0**-11 if dtype == "float16" else 2.0**-8
+    np.testing.assert_allclose(
+        result.astype(np.float64), expected, rtol=1.01 * step, atol=256 * step / 8
+    )
+
+
+@pytest.mark.parametrize("size", [12, 31])
+@pytest.mark.parametrize("dtype", ["uint8", "float16"])
+def test_long_strips_on_tensor_cores_are_like_short_ones(cupy, dtype, size, rng):
+    image = cupy.asarray(IMAGES[0, :, : IMAGES.shape[-1] // 16 * 16].astype(dtype))
+    column, row = (rng.random(n) / n for n in (size, 7))
+    short = filters.separable_filter2d(image, column, row, algorithm="tensor")
+    many = cupy.repeat(image[None], 150, axis=0)  # strips of one image have 16 rows
+    long = filters.separable_filter2d(many, column, row, algorithm="tensor")
+    assert bool((long == short).all())
 
 
 def test_arrays_of_more_than_2_31_elements(cupy):
@@ -203,8 +230,8 @@ def test_a_named_backend_is_the_device(cupy):
     np.testing.assert_allclose(result, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_lanes_carry_many_images_at_a_time(cupy):
-    images = [RNG.integers(0, 256, (200 + i, 300), np.uint8) for i in range(24)]
+def test_lanes_carry_many_images_at_a_time(cupy, rng):
+    images = [rng.integers(0, 256, (200 + i, 300), np.uint8) for i in range(24)]
     steps = gpuconv.Pipeline("gaussian_blur:sigma=2", "median_blur:size=5", "sobel")
     results = [None] * len(images)
     done = gpuconv.stream(steps, images, results, backend="cuda", jobs=6)

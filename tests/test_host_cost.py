@@ -27,7 +27,7 @@ from gpuconv.plan.remember import remembered
 from tests import fake_cupy
 from tests.cuda_cases import assert_same, every_call
 from tests.emulator import EmulatorBackend
-from tests.image_cases import random_images
+from tests.image_cases import COMMON, random_images
 
 
 def at(offset, shape=(2, 20, 64), dtype=np.uint8, gap=0):
@@ -178,9 +178,6 @@ def test_what_is_prepared_is_forgotten_with_the_plan_and_bounded():
     plan = filter_plans.plan_box(whole[:, :, :30], 3, **COMMON)
     assert isinstance(plan, BoxPlan)
     assert 0 < len(plan.memo) <= prepared.MOST_LAYOUTS + 2
-
-
-COMMON = {"border": "reflect", "value": 0, "channel_axis": None, "out_dtype": None}
 
 
 def many_stacks(seed):

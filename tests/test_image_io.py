@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import PIL.ImageOps
 import pytest
@@ -22,17 +21,7 @@ import tifffile
 from gpuconv import image_io
 from gpuconv.image_io import Image, ImageError, Page, png, read_image, write_image
 from gpuconv.image_io.metadata import EXIF_PREFIX, Metadata, Resolution, orientation
-
-Pixels = npt.NDArray[Any]
-
-
-def noise(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> Pixels:
-    """Random pixels over the whole range of an integer dtype, or floats around 0."""
-    rng = np.random.default_rng(seed)
-    if np.dtype(dtype).kind == "f":
-        return rng.normal(size=shape).astype(dtype)
-    info = np.iinfo(dtype)
-    return rng.integers(info.min, info.max, shape, dtype=dtype, endpoint=True)
+from tests.image_files import Pixels, exif_bytes, icc_profile, noise
 
 
 def smooth(height: int, width: int) -> Pixels:
@@ -40,22 +29,6 @@ def smooth(height: int, width: int) -> Pixels:
     y, x = np.mgrid[:height, :width]
     ramps = [y * 255 / height, x * 255 / width, (x + y) * 255 / (height + width)]
     return np.stack(ramps, axis=2).astype(np.uint8)
-
-
-def exif_bytes(turn: int = 1) -> bytes:
-    """EXIF with a camera, an orientation, sizes and a place."""
-    exif = PIL.Image.Exif()
-    exif[0x010F], exif[0x0112], exif[0x013B] = "Camera", turn, "Zoé".encode()
-    exif.get_ifd(0x8769).update({0x829A: 0.01, 0xA002: 999, 0xA003: 777, 0x9003: "2024:01:02"})
-    exif.get_ifd(0x8825).update({1: "N", 2: (1.0, 2.0, 3.0)})
-    return exif.tobytes()
-
-
-def icc_profile(space: str = "sRGB") -> bytes:
-    """A small colour profile."""
-    from PIL import ImageCms
-
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile(space)).tobytes()  # type: ignore[arg-type]
 
 
 def png_bytes(page: Page, extra: Sequence[tuple[bytes, bytes]] = ()) -> bytes:

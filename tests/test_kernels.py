@@ -175,11 +175,15 @@ CASES = [
         )
     ],
     ("sigma", lambda: kernels.log(0)),
+    ("sigma", lambda: kernels.log(1e308)),
+    ("sigma", lambda: kernels.gaussian((1, 1e12))),
+    ("sigma", lambda: kernels.gaussian_taps(1, truncate=10**30)),
+    ("sigma", lambda: kernels.gabor(4, 0, 1, 1e-300)),
     ("sigma", lambda: kernels.gabor(4, 0, 0)),
     ("sigma", lambda: kernels.gaussian((1, 2, 3))),
     *[
         ("size", lambda v=v, make=make: make(v))
-        for v in (0, -1, 2.5, "3", NAN, True)
+        for v in (0, -1, 2.5, "3", NAN, True, 10**30, int)
         for make in (
             lambda v: kernels.gaussian(1, v),
             lambda v: kernels.gaussian_taps(1, v),
@@ -192,7 +196,7 @@ CASES = [
     *[("theta", lambda v=v: kernels.gabor(4, v, 1)) for v in (NAN, INF, "0", None)],
     *[("gamma", lambda v=v: kernels.gabor(4, 0, 1, v)) for v in (0, -1, NAN, INF)],
     *[("psi", lambda v=v: kernels.gabor(4, 0, 1, psi=v)) for v in (NAN, INF, None)],
-    *[("length", lambda v=v: kernels.motion(v, 0)) for v in (0, -3, 2.5, NAN, "5", True)],
+    *[("length", lambda v=v: kernels.motion(v, 0)) for v in (0, -3, 2.5, NAN, "5", True, 10**400)],
     *[("angle", lambda v=v: kernels.motion(3, v)) for v in (NAN, INF, "45", None)],
 ]
 

@@ -25,12 +25,9 @@ from tests.image_cases import (
     takes,
 )
 
+pytestmark = pytest.mark.usefixtures("numpy_backend")
+
 RNG = np.random.default_rng(51)
-
-
-@pytest.fixture(autouse=True)
-def numpy_backend(monkeypatch):
-    monkeypatch.setenv("GPUCONV_BACKEND", "numpy")
 
 
 @pytest.fixture
@@ -129,9 +126,9 @@ def test_products_of_windows_are_the_reference(kernel, inner, small_bands):
     [2, 7, 31, 33, 81, *(pytest.param(n, marks=pytest.mark.slow) for n in (161, 300))],
 )
 @pytest.mark.parametrize("inner", [None, 3, 4, 5])
-def test_products_of_passes_are_the_reference(taps_along, inner, small_bands):
+def test_products_of_passes_are_the_reference(taps_along, inner, small_bands, rng):
     """Passes of one part and of several, channels that are banded and channels that are not."""
-    column, row = RNG.normal(size=(2, taps_along))
+    column, row = rng.normal(size=(2, taps_along))
     shape = (41, 29) if inner is None else (41, 29, inner)
     keywords = {} if inner is None else {"channel_axis": -1}
     for dtype in ("float32", "float64"):
@@ -245,9 +242,9 @@ def test_boxes_are_exact_on_both_sides_of_every_width(size, dtype):
 
 
 @pytest.mark.parametrize("size", [*itertools.product((1, 2, 3, 4, 5), (1, 2, 3, 4, 5, 7))])
-def test_networks_select_every_rank(size):
+def test_networks_select_every_rank(size, rng):
     height, width = size
-    pixels = RNG.permutation(13 * 17).reshape(13, 17)
+    pixels = rng.permutation(13 * 17).reshape(13, 17)
     expected = np.sort(
         np.lib.stride_tricks.sliding_window_view(pixels, size).reshape(-1, height * width), -1
     )
@@ -307,9 +304,9 @@ def test_rows_of_buffers_never_lie_a_multiple_of_4_kib_apart(width):
     "size", [(16, 16), (17, 15), (15, 17), (31, 20), (64, 4), (41, 41), (3, 99)]
 )
 @pytest.mark.parametrize("inner", [None, 3])
-def test_transforms_are_the_reference_within_the_bound(size, inner, monkeypatch):
+def test_transforms_are_the_reference_within_the_bound(size, inner, monkeypatch, rng):
     """In one square and in many, on both sides of the taps from which on they are taken."""
-    weights = RNG.normal(size=size)
+    weights = rng.normal(size=size)
     keywords = {} if inner is None else {"channel_axis": -1}
     for dtype in ("float16", "float32", "float64"):
         images = random_images((2, 45, 57) if inner is None else (2, 45, 57, 3), dtype)
@@ -324,18 +321,17 @@ def test_transforms_are_the_reference_within_the_bound(size, inner, monkeypatch)
 
 @pytest.mark.parametrize("size", [(16, 16), (15, 17), (33, 21), (70, 5), (61, 61)])
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16"])
-def test_transforms_of_integers_are_exact(size, dtype, monkeypatch):
+def test_transforms_of_integers_are_exact(size, dtype, monkeypatch, rng):
     noise = random_images((60, 75), dtype)
     extremes = np.where(noise & 1, *(np.iinfo(dtype).max, np.iinfo(dtype).min)).astype(dtype)
-    kernels = [RNG.integers(-2, 3, size), RNG.integers(-900, 900, size)]
+    kernels = [rng.integers(-2, 3, size), rng.integers(-900, 900, size)]
     if dtype in ("uint8", "int8"):
-        lonely = RNG.random(size) * 1e-3
+        lonely = rng.random(size) * 1e-3
         lonely[3, 4] = 1
-        kernels += [RNG.random(size), RNG.normal(size=size) / 9, lonely]
+        kernels += [rng.random(size), rng.normal(size=size) / 9, lonely]
     for weights, delta, images in itertools.product(kernels, (0, 1.5), (noise, extremes)):
         monkeypatch.undo()
         forget()
-        monkeypatch.setenv("GPUCONV_BACKEND", "numpy")
         if weights.dtype.kind == "f":
             weights = weights / abs(weights).sum()
         plan = plan_filter(
@@ -348,10 +344,10 @@ def test_transforms_of_integers_are_exact(size, dtype, monkeypatch):
         assert_equal(filters.filter2d(images, weights, delta=delta), result, dtype)
 
 
-def test_transforms_leave_nan_and_inf_where_they_are():
+def test_transforms_leave_nan_and_inf_where_they_are(rng):
     images = random_images((100, 120), "float32").copy()
     images[50, 60], images[51, 20] = np.nan, np.inf
-    result = filters.filter2d(images, RNG.normal(size=(17, 19)))
+    result = filters.filter2d(images, rng.normal(size=(17, 19)))
     touched = reference.dilate((~np.isfinite(images)).astype(np.uint8), (17, 19)) > 0
     np.testing.assert_array_equal(~np.isfinite(result), touched)
 

@@ -12,12 +12,7 @@ from gpuconv.window import AxisWindow
 from tests import reference
 from tests.map_cases import random_values, shrink_tiles
 
-
-@pytest.fixture(autouse=True)
-def numpy_backend():
-    with gpuconv.use_backend("numpy"):
-        yield
-    threads.set_num_threads(None)
+pytestmark = pytest.mark.usefixtures("numpy_backend")
 
 
 def method_for(x, w, algorithm="gemm", groups=1, dilation=1, last=False):

@@ -16,12 +16,7 @@ from gpuconv import filters
 from gpuconv.backends.numpy import threads
 from tests.image_cases import random_images
 
-
-@pytest.fixture(autouse=True)
-def numpy_backend():
-    with gpuconv.use_backend("numpy"):
-        yield
-    gpuconv.set_num_threads(None)
+pytestmark = pytest.mark.usefixtures("numpy_backend")
 
 
 def run_python(code: str, **environment: str) -> str:

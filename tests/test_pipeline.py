@@ -8,7 +8,6 @@ import tracemalloc
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,17 +16,7 @@ import gpuconv
 from gpuconv import filters, kernels
 from gpuconv.pipeline import Pipeline, operations
 from gpuconv.step_text import format_step, format_value, parse_step, parse_value
-
-Pixels = npt.NDArray[Any]
-
-
-def noise(*shape: int, dtype: Any = np.uint8, seed: int = 0) -> Pixels:
-    """Random pixels: the whole range of an integer dtype, or floats around 0."""
-    rng = np.random.default_rng(seed)
-    if np.dtype(dtype).kind == "f":
-        return rng.normal(size=shape).astype(dtype)
-    return rng.integers(0, np.iinfo(dtype).max, shape, dtype=dtype, endpoint=True)
-
+from tests.image_files import Pixels, noise
 
 SAMPLES: dict[str, dict[str, Any]] = {
     "box_blur": {"size": (3, 5)},
@@ -144,6 +133,38 @@ def test_pipeline_pool_fills_an_out_of_any_strides(channel_axis: int | None) -> 
     np.testing.assert_array_equal(out, expected)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "bfloat16"])
+def test_pipeline_fills_a_tensor_of_any_strides(dtype: str) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    images = torch.arange(2 * 3 * 8 * 6).remainder(251).reshape(2, 3, 8, 6)
+    images = images.to(getattr(torch, dtype))
+    for pipeline in (
+        Pipeline("max_pool2d:kernel_size=2"),
+        Pipeline("dilate", "max_pool2d:kernel_size=2"),
+        Pipeline("dilate", lambda pixels: pixels[..., ::2, ::2]),
+    ):
+        expected = pipeline(images, backend="numpy")
+        out = torch.zeros((3, 2, 4, 3), dtype=images.dtype).transpose(0, 1)
+        assert pipeline(images, out=out, backend="numpy") is out
+        assert torch.equal(out, expected)
+        with pytest.raises(ValueError, match=r"^out must have "):
+            pipeline(images, out=out[..., :2], backend="numpy")
+
+
+@pytest.mark.parametrize("name", ["dilate", "max_pool2d:kernel_size=1", "erode"])
+def test_pipeline_refuses_an_out_where_a_later_image_lies(name: str) -> None:
+    memory = noise(5, 8, 6)
+    images = [memory[0], memory[1]]
+    for outs in ([memory[1], memory[2]], [memory[2], memory[0]], [memory[3], memory[1][::-1]]):
+        with pytest.raises(ValueError, match=r"^out must not share memory"):
+            Pipeline(name, "sobel")(images, out=outs)
+        with pytest.raises(ValueError, match=r"^out must not share memory"):
+            filters.dilate(images, out=outs)
+    expected = [Pipeline(name)(image) for image in images]
+    Pipeline(name)(images, out=[memory[3], memory[4]])
+    np.testing.assert_array_equal(memory[3:], expected)
+
+
 def test_pipeline_refuses_a_wrong_out() -> None:
     images = noise(4, 8, 6)
     for pipeline in (
@@ -159,6 +180,14 @@ def test_pipeline_refuses_a_wrong_out() -> None:
     for pipeline in (Pipeline("sobel"), Pipeline("sobel", "erode")):
         with pytest.raises(ValueError, match=r"^out must not share memory"):
             pipeline(images, out=images)
+    swapped = np.zeros((4, 2, 4, 3), np.uint8).swapaxes(0, 1)
+    swapped.setflags(write=False)
+    with pytest.raises(ValueError, match=r"^out must be writeable"):
+        Pipeline("max_pool2d:kernel_size=2")(noise(2, 4, 8, 6), out=swapped)
+    for pipeline in (Pipeline("max_pool2d:kernel_size=2"), Pipeline("sobel", "erode")):
+        for strange in (3, "out", [3], (image for image in images), object()):
+            with pytest.raises(TypeError, match=r"^out must be an array"):
+                pipeline(images, out=strange)
 
 
 def test_pipeline_refuses_wrong_images_and_backends() -> None:
@@ -169,6 +198,15 @@ def test_pipeline_refuses_wrong_images_and_backends() -> None:
         pool(noise(8, 6), channel_axis=-1)
     with pytest.raises(ValueError, match=r"^backend must be one of"):
         pool(noise(8, 6), backend="gpu")
+    for pipeline in (pool, Pipeline("sobel", "erode")):
+        for strange in (None, 3, "photo.png", object(), {}):
+            with pytest.raises(TypeError, match=r"^images must be an array"):
+                pipeline(strange)
+        for axis in ([], {}, slice(3), True, np.array([3, 3]), "last"):
+            with pytest.raises(ValueError, match=r"^channel_axis must be None or -1"):
+                pipeline(noise(8, 6, 3), channel_axis=axis)
+    matrix = noise(8, 6).view(np.matrix)
+    np.testing.assert_array_equal(pool(matrix), pool(np.asarray(matrix)))
 
 
 @pytest.mark.parametrize(

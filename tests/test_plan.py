@@ -22,11 +22,11 @@ from gpuconv.plan.filters import (
 )
 from gpuconv.plan.pool import plan_adaptive_pool, plan_pool, plan_unpool
 from gpuconv.plan.remember import forget
+from tests.image_cases import COMMON
 
 PHOTO = np.zeros((2, 30, 40), np.uint8)
 MAPS = np.zeros((2, 4, 12, 13), np.float32)
 WEIGHT = np.zeros((6, 4, 3, 3), np.float32)
-COMMON = {"border": "reflect", "value": 0, "channel_axis": None, "out_dtype": None}
 CONV = {
     "stride": 1,
     "padding": 1,
@@ -168,8 +168,7 @@ def test_numeric_scheme_follows_from_kernel_and_dtype_alone():
 
 # ---------------------------------------------------------------- the rule of the NumPy backend
 
-RNG = np.random.default_rng(4)
-NOISE = RNG.random((70, 70))
+NOISE = np.random.default_rng(4).random((70, 70))
 ON_CPU = {
     "few": (np.uint8, kernels.sharpen),
     "window": (np.uint8, NOISE[:7, :7] / NOISE[:7, :7].sum()),

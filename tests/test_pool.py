@@ -452,6 +452,19 @@ def test_a_pair_of_outs_takes_values_and_indices():
     np.testing.assert_array_equal(np.take_along_axis(x, outs[1], -1), outs[0])
 
 
+@pytest.mark.parametrize("stride", [(), [], np.array([], int)], ids=["tuple", "list", "array"])
+def test_without_a_stride_windows_lie_side_by_side_as_in_pytorch(stride):
+    x = random_values((2, 3, 8, 9), "float32")
+    expected = gpuconv.max_pool2d(x, (2, 3), (2, 3), return_indices=True)
+    for ours, theirs in zip(
+        gpuconv.max_pool2d(x, (2, 3), stride, return_indices=True), expected, strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(
+        gpuconv.max_unpool2d(*expected, (2, 3), stride), gpuconv.max_unpool2d(*expected, (2, 3))
+    )
+
+
 def test_more_planes_than_65535():
     x = random_values((70_000, 1, 4, 4), "uint8")
     tops, places = gpuconv.max_pool2d(x, 2, return_indices=True)
@@ -483,10 +496,19 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(ValueError, match=f"^{message}"):
             gpuconv.max_pool2d(x, **call)
+    one = np.empty((2, 4, 3, 3), np.int64)
+    with pytest.raises(ValueError, match=r"^out must be arrays apart from each other"):
+        gpuconv.max_pool2d(x.astype(np.int64), 2, return_indices=True, out=(one, one))
     with pytest.raises(ValueError, match=r"^divisor_override must not be 0, got 0"):
         gpuconv.avg_pool2d(x, 2, divisor_override=0)
+    with pytest.raises(ValueError, match=r"^divisor_override must be below 2\^1023, got 1000"):
+        gpuconv.avg_pool2d(x, 2, divisor_override=10**400)
     with pytest.raises(ValueError, match=r"^norm_type must be greater than 0, got 0"):
         gpuconv.lp_pool2d(x, 0, 2)
+    largest = gpuconv.lp_pool2d(x, math.inf, 2)
+    np.testing.assert_array_equal(gpuconv.lp_pool2d(x, 10**400, 2), largest)
+    with pytest.raises(TypeError, match=r"^index_dtype must be a dtype, got"):
+        gpuconv.max_pool2d(x, 2, return_indices=True, index_dtype=math)
     with pytest.raises(
         TypeError, match=r"^input must be of a float dtype for an lp pool, got int8"
     ):

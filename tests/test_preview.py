@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import PIL.Image
 import pytest
 import tifffile
@@ -24,9 +23,7 @@ from gpuconv.preview import (
     same_field,
     source_pixels,
 )
-from tests.test_image_io import icc_profile
-
-Pixels = npt.NDArray[Any]
+from tests.image_files import Pixels, icc_profile, save
 
 
 def told_places(height: int, width: int) -> Pixels:
@@ -40,11 +37,6 @@ def told_places(height: int, width: int) -> Pixels:
 def noise(*shape: int, dtype: Any = np.uint8) -> Pixels:
     """Random pixels of 8 bits, whatever the dtype."""
     return np.random.default_rng(1).integers(0, 256, shape).astype(dtype)
-
-
-def save(path: Path, color: Pixels, alpha: Pixels | None = None) -> Path:
-    write_image(path, Image((Page(color, alpha),)))
-    return path
 
 
 def draw(

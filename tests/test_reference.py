@@ -41,11 +41,6 @@ onnx = witness("onnx")
 
 
 @pytest.fixture
-def rng():
-    return np.random.default_rng(7)
-
-
-@pytest.fixture
 def images(rng):
     """Two small integer-valued float images: exact in every witness."""
     return rng.integers(0, 256, (2, 9, 11)).astype(np.float64)

@@ -16,7 +16,8 @@ import gpuconv
 from gpuconv import Pipeline, filters, scale
 from gpuconv.extras import MissingExtraError
 from gpuconv.tiling import NotTileableError
-from tests.test_tiling import BORDERS, FILTERS, POOLS, image, steps
+from tests.reference import BORDERS
+from tests.step_cases import FILTERS, POOLS, STEPS, image
 
 dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
@@ -73,7 +74,7 @@ def some_chunks(draw, size):
 
 @settings(max_examples=100, deadline=None, derandomize=True)
 @given(
-    chain=st.lists(steps, min_size=1, max_size=3),
+    chain=st.lists(STEPS, min_size=1, max_size=3),
     size=st.tuples(st.integers(1, 45), st.integers(1, 45)),
     dtype=st.sampled_from([np.uint8, np.int16]),
     form=st.sampled_from(["HW", "NHW", "HWC", "NHWC"]),

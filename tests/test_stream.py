@@ -231,6 +231,36 @@ def test_apply_tiled_of_a_network():
     np.testing.assert_allclose(gpuconv.apply_tiled(network, x, tile=6), network(x), rtol=1e-5)
 
 
+def test_apply_tiled_writes_to_tensors():
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    source = torch.arange(30 * 31).remainder(251).reshape(30, 31)
+    for dtype in (torch.uint8, torch.bfloat16):
+        image = source.to(dtype)
+        out = torch.zeros((31, 30), dtype=dtype).T
+        assert gpuconv.apply_tiled("dilate:size=5", image, out, tile=9, backend="numpy") is out
+        assert torch.equal(out, filters.dilate(image, 5, backend="numpy"))
+
+
+def test_apply_tiled_refuses_wrong_arguments():
+    x = np.zeros((30, 32), np.uint8)
+    frozen = np.zeros_like(x)
+    frozen.setflags(write=False)
+    for error, argument, call in (
+        (ValueError, "out", {"out": np.empty((30, 32), np.int8)}),
+        (ValueError, "out", {"out": x}),  # a row is read again after it is written
+        (ValueError, "out", {"out": x[::-1]}),
+        (ValueError, "out", {"out": frozen}),
+        (TypeError, "out", {"out": 3}),
+        *((ValueError, "tile", {"tile": wrong}) for wrong in (0, -1, 2.5, "3", True)),
+        *((ValueError, "memory_limit", {"memory_limit": wrong}) for wrong in (-1, "1GiB", True)),
+    ):
+        with pytest.raises(error, match=f"^{argument} must "):
+            gpuconv.apply_tiled(BLUR, x, **call)
+    for wrong in (x.tolist(), None, "photo.png"):
+        with pytest.raises(TypeError, match=r"^source must be an array"):
+            gpuconv.apply_tiled(BLUR, wrong)
+
+
 def test_apply_tiled_refuses_what_does_not_fit():
     x = image((30, 30))
     with pytest.raises(ValueError, match=r"out must have shape \(30, 30\), got \(30, 31\)"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,23 @@ def test_all_lists_what_is_public_and_nothing_that_is_missing():
 @pytest.mark.parametrize("name", [n for n in gpuconv.__all__ if not n.startswith("_")])
 def test_public_names_are_documented(name):
     assert (getattr(gpuconv, name).__doc__ or "").strip()
+
+
+GENERATOR = re.compile(r"^(\w+) = np\.random\.default_rng\([^()]*\)$", re.MULTILINE)
+
+
+def drawn_in_functions(path: Path) -> set[str]:
+    """Random generators of a file that its functions take numbers from."""
+    text = path.read_text()
+    inner = (f for f in ast.walk(ast.parse(text)) if isinstance(f, ast.FunctionDef | ast.Lambda))
+    names = {n.id for f in inner for n in ast.walk(f) if isinstance(n, ast.Name)}
+    return names & set(GENERATOR.findall(text))
+
+
+def test_no_test_draws_from_a_generator_of_its_file():
+    # What it gets would hang on the tests before it: the fixture `rng` is for that.
+    files = Path(__file__).parent.rglob("*.py")
+    assert [path.name for path in files if drawn_in_functions(path)] == []
 
 
 def test_kernels_cu_is_found_from_the_checkout():

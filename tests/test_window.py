@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
 
 from gpuconv.window import AxisWindow, adaptive_window, resolve_padding
 
@@ -70,7 +73,13 @@ def test_resolve_padding_takes_every_form():
     assert resolve_padding([(0, 1), (2, 3)], [9, 9], windows) == ((0, 1), (2, 3))
 
 
-@pytest.mark.parametrize("bad", ["sane", -1, (1, 2, 3), 1.5, None, (1, -2), ((1, 2, 3), 1), True])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        *("sane", -1, (1, 2, 3), 1.5, None, (1, -2), ((1, 2, 3), 1), True),
+        *(b"ab", int, np.array(1.5), 10**30, (1, 2**31)),
+    ],
+)
 def test_resolve_padding_refuses_what_is_no_padding(bad):
     with pytest.raises(ValueError, match=r"^padding must .*, got "):
         resolve_padding(bad, [9, 9], [AxisWindow(3), AxisWindow(3)])
@@ -81,6 +90,26 @@ def test_padding_only_finds_windows_without_input():
     assert not AxisWindow(3, pad=(2, 2)).padding_only(5, 7)
     # Taps 3 apart step over an input of 2 elements.
     assert AxisWindow(2, dilation=3, pad=(2, 2)).padding_only(2, 3)
+    # A long window is not walked tap by tap.
+    assert not AxisWindow(2**31 - 1, pad=(2**30, 2**30)).padding_only(3, 4)
+
+
+@given(
+    st.builds(
+        AxisWindow,
+        *(st.integers(1, 6), st.integers(1, 5), st.integers(1, 5)),
+        st.tuples(st.integers(0, 9), st.integers(0, 9)),
+    ),
+    st.integers(1, 9),
+)
+def test_padding_only_is_that_no_tap_of_a_window_lies_in_the_input(window, length):
+    outputs = window.outputs(length)
+    assume(outputs > 0)
+    starts = [i * window.stride - window.pad[0] for i in range(outputs)]
+    taps = [range(s, s + window.extent, window.dilation) for s in starts]
+    assert window.padding_only(length, outputs) == any(
+        not any(0 <= tap < length for tap in each) for each in taps
+    )
 
 
 def test_adaptive_window_covers_the_input_in_order():

@@ -6,9 +6,18 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from itertools import combinations
 from typing import Any, Protocol
 
-from gpuconv.arrays import Array, Spec, as_output, finish_output, like, on_device
+from gpuconv.arrays import (
+    Array,
+    Spec,
+    as_output,
+    finish_output,
+    like,
+    on_device,
+    shares_memory,
+)
 from gpuconv.backends.cuda import CudaBackend
 from gpuconv.backends.numpy import NumpyBackend
 from gpuconv.backends.numpy.threads import blas_kernels, get_num_threads
@@ -136,6 +145,8 @@ def run(plan: Plan, *arrays: Array | None, out: Any = None, backend: BackendLike
             else _target(chosen, spec, array, name, first, inputs)
             for spec, array in zip(specs, wanted, strict=True)
         ]
+        if out is not None and any(shares_memory(*two) for two in combinations(targets, 2)):
+            raise ValueError("out must be arrays apart from each other, got overlapping ones")
         chosen.run(plan, adopted, targets)
         results = [
             like(first, target) if array is None else _written(array, target)

@@ -9,28 +9,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuconv.arrays import Array, Spec, describe, shares_memory, to_host, to_numpy
+from gpuconv.arrays import Array, Spec, describe, overlap, shares_memory, to_host, to_numpy
 from gpuconv.dtypes import is_float, is_integer_type
-from gpuconv.window import is_integer
+from gpuconv.window import MOST, is_integer, items_of
 
 LAYOUTS = {1: ("NCW", "NWC"), 2: ("NCHW", "NHWC"), 3: ("NCDHW", "NDHWC")}
 
 
 def per_axis(argument: str, value: Any, rank: int, minimum: int = 1) -> tuple[int, ...]:
     """One integer for every axis, or one integer an axis."""
-    if is_integer(value):
-        values = (int(value),) * rank
-    elif isinstance(value, Iterable) and not isinstance(value, str):
-        items = list(value)
-        if len(items) == 1:
-            items = items * rank
-        if len(items) != rank or not all(map(is_integer, items)):
-            raise ValueError(f"{argument} must be one integer or {rank} integers, got {value!r}")
-        values = tuple(int(v) for v in items)
-    else:
+    items = [value] if is_integer(value) else items_of(value) or []
+    if len(items) == 1:
+        items = items * rank
+    if len(items) != rank or not all(map(is_integer, items)):
         raise ValueError(f"{argument} must be one integer or {rank} integers, got {value!r}")
+    values = tuple(int(v) for v in items)
     if min(values) < minimum:
         raise ValueError(f"{argument} must be at least {minimum}, got {value!r}")
+    if max(values) > MOST:
+        raise ValueError(f"{argument} must be at most {MOST}, got {_short(value)}")
     return values
 
 
@@ -38,17 +35,22 @@ def integer(argument: str, value: Any, minimum: int | None = None) -> int:
     """One integer, at least `minimum`."""
     if not is_integer(value):
         raise ValueError(f"{argument} must be an integer, got {value!r}")
-    if minimum is not None and value < minimum:
+    whole = int(value)
+    if minimum is not None and whole < minimum:
         raise ValueError(f"{argument} must be at least {minimum}, got {value!r}")
-    return int(value)
+    return whole
 
 
 def number(
     argument: str, value: Any, *, minimum: float | None = None, finite: bool = True
 ) -> float:
-    """One real number, at least `minimum`. Integers stay Python integers: they may exceed 2**53."""
+    """One real number, at least `minimum`. Integers stay Python integers: they may exceed 2**53.
+
+    Those that no float holds are infinite.
+    """
     if is_integer(value):
-        result: float = int(value)
+        whole = int(value)
+        result: float = whole if _is_finite(whole) else math.inf * (1 if whole > 0 else -1)
     else:
         try:
             if isinstance(value, (str, bytes, bool)):
@@ -56,15 +58,15 @@ def number(
             result = float(value)
         except (TypeError, ValueError) as error:
             raise ValueError(f"{argument} must be a number, got {value!r}") from error
-    if finite and not _is_finite(result):
+    if finite and not math.isfinite(result):
         raise ValueError(f"{argument} must be finite, got {_short(value)}")
     if minimum is not None and not result >= minimum:
         raise ValueError(f"{argument} must be at least {minimum}, got {value!r}")
     return result
 
 
-def _is_finite(value: float) -> bool:
-    """Whether float64 holds it; a Python integer may be too large."""
+def _is_finite(value: int) -> bool:
+    """Whether float64 reaches that far."""
     try:
         return math.isfinite(value)
     except OverflowError:
@@ -78,10 +80,11 @@ def _short(value: Any) -> str:
 
 def pair_of_numbers(argument: str, value: Any, *, minimum: float) -> tuple[float, float]:
     """One number for both image axes, or a (y, x) pair."""
-    if isinstance(value, (Sequence, np.ndarray)) and not isinstance(value, str):
-        if len(value) != 2:
+    items = items_of(value) if isinstance(value, (Sequence, np.ndarray)) else None
+    if items is not None:
+        if len(items) != 2:
             raise ValueError(f"{argument} must be one number or (y, x), got {value!r}")
-        first, second = (number(argument, v, minimum=minimum) for v in value)
+        first, second = (number(argument, v, minimum=minimum) for v in items)
         return first, second
     one = number(argument, value, minimum=minimum)
     return one, one
@@ -92,6 +95,15 @@ def flag(argument: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{argument} must be True or False, got {value!r}")
     return bool(value)
+
+
+def channels_last(channel_axis: Any, ndim: int) -> bool:
+    """Whether images have an axis of channels, which is the last of their `ndim` axes."""
+    if channel_axis is None:
+        return False
+    if is_integer(channel_axis) and channel_axis in (-1, ndim - 1):
+        return True
+    raise ValueError(f"channel_axis must be None or -1 (the last axis), got {channel_axis!r}")
 
 
 def choice(argument: str, value: Any, allowed: Sequence[str]) -> str:
@@ -146,6 +158,19 @@ def same_kind(input: Spec, weight: Spec) -> None:
         raise TypeError(f"weight must be of a float dtype like input, got {weight.dtype}")
     if input.dtype != weight.dtype:
         raise TypeError(f"weight must have the dtype of input ({input.dtype}), got {weight.dtype}")
+
+
+def outputs_of(images: Sequence[Array], out: Any) -> Sequence[Any]:
+    """The output of each image of a list. None may lie where an image does that is read later."""
+    if out is None:
+        return [None] * len(images)
+    if not isinstance(out, (list, tuple)):
+        raise ValueError(f"out must be a list of {len(images)} arrays, got {type(out).__name__}")
+    if len(out) != len(images):
+        raise ValueError(f"out must hold {len(images)} arrays, got {len(out)}")
+    if overlap([o for o in out if o is not None], images):
+        raise ValueError("out must not share memory with images, got overlapping arrays")
+    return out
 
 
 def check_out(out: Any, expected: Spec, inputs: Iterable[tuple[str, Any]]) -> None:

@@ -281,11 +281,7 @@ def plan_images(
 ) -> Images:
     """The checks that every image filter shares."""
     spec = describe("images", images)
-    if channel_axis is not None and (
-        not is_integer(channel_axis) or channel_axis not in (-1, spec.ndim - 1)
-    ):
-        raise ValueError(f"channel_axis must be None or -1 (the last axis), got {channel_axis!r}")
-    channels_last = channel_axis is not None
+    channels_last = check.channels_last(channel_axis, spec.ndim)
     axes = 3 if channels_last else 2
     if spec.ndim < axes:
         form = "(..., H, W, C)" if channels_last else "(..., H, W)"

@@ -1,7 +1,8 @@
 """How the CUDA backend carries out a weighted sum: its rule, in one place. `repr(plan)` tells it.
 
     separable   along H, then along W: a stencil's own form, for integers part of the numbers
-    bands       the same of uint8, as products of banded matrices on tensor cores
+    bands       the same of uint8, float16 and bfloat16, as products of banded matrices on tensor
+                cores
     strip       dense, small and square: rows slide through registers
     general     dense, of any size
     tensor      dense, as products of banded matrices on tensor cores
@@ -47,8 +48,9 @@ TENSOR = 0.63 * 495e12
 GENERAL = 1 / 3
 """Share of its rate that the general form reaches: it reads a weight and a pixel for four."""
 
-SEPARABLE_LANES = 5, 1.7
-"""Instructions of two short passes over bytes: for a result, and for each tap along both axes."""
+SEPARABLE_LANES = {1: (5, 1.7), 2: (5, 2.0), 4: (10, 2.0), 8: (10, 2.0)}
+"""Instructions of two short passes, by bytes of a pixel: for a result, and for each tap along both
+axes."""
 
 STRIPS, LARGE_STRIPS = (3, 5, 7), (9, 11, 13, 15)
 """Sides of the kernels that strips take; the large ones of one channel.
@@ -101,7 +103,7 @@ def choose(
     if refused:
         return Choice(direct, f"tensor cores do not take {refused}")
     if first.separable:
-        ratio = bands_time(first, channels) / direct_time
+        ratio = bands_time(first, dtype, channels) / direct_time
     else:
         ratio = tensor_time(first, dtype, bytes_each, channels, precision) / direct_time
     if ratio >= 1:
@@ -121,7 +123,8 @@ def _direct(
     """The form without tensor cores, and its seconds an element."""
     first = stencils[0]
     if first.separable:
-        lanes = SEPARABLE_LANES[0] + SEPARABLE_LANES[1] * max(first.height, first.width)
+        own, tap = SEPARABLE_LANES[dtype.itemsize]
+        lanes = own + tap * max(first.height, first.width)
         return "separable", max(bytes_each / COPY, lanes / FLOATS)
     taps = sum(s.multiplications for s in stencils)
     if _by_strips(first, dtype, channels):
@@ -180,12 +183,10 @@ def _refusal(
         return "float32 images at precision='ieee'"
     if len(stencils) > 1 or combine != "sum":
         return "more than one plain sum"
-    if first.separable and dtype.name != "uint8":
+    if first.separable and dtype.name == "float32":
         return f"a kernel of rank 1 on {dtype} images, which takes two short passes"
     if first.separable:
-        fits = (
-            max(first.height, first.width) <= tensor.BAND_TAPS and tensor.bands(first) is not None
-        )
+        fits = max(first.height, first.width) <= tensor.BAND_TAPS and _has_bands(first, dtype)
         return "" if fits else "a kernel of rank 1 with these weights, or so many"
     if max(first.height, first.width) < FEWEST_TAPS:
         return f"a kernel of fewer than {FEWEST_TAPS} taps along either side"
@@ -196,14 +197,25 @@ def _refusal(
     return ""
 
 
-def bands_time(stencil: Stencil, channels: int) -> float:
-    """Seconds an element of two passes over bytes on tensor cores."""
+def _has_bands(stencil: Stencil, dtype: DType) -> bool:
+    if dtype.name == "uint8":
+        return tensor.bands(stencil) is not None
+    return tensor.float_bands(stencil, dtype) is not None
+
+
+def bands_time(stencil: Stencil, dtype: DType, channels: int) -> float:
+    """Seconds an element of two passes on tensor cores."""
     slabs, tiles = (
         2 + max(0, -(-(taps - tensor.TILE - 1) // tensor.TILE))
         for taps in (stencil.height, (stencil.width - 1) * channels + 1)
     )
-    products = (9 / 8 * -(-slabs // 2) + tiles) * 4 * 2048 / tensor.TILE**2
-    return max(2 / COPY, products / TENSOR)
+    count: float
+    if dtype.name == "uint8":
+        count = 4 * (9 / 8 * -(-slabs // 2) + tiles)
+    else:
+        count = slabs * (tiles + 3) + 6 * tiles  # four tiles of results take so many of the middle
+    products = count * 2048 / tensor.TILE**2
+    return max(2 * dtype.itemsize / COPY, products / TENSOR)
 
 
 # ---------------------------------------------------------------- ranks

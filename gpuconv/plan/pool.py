@@ -13,7 +13,7 @@ from gpuconv.dtypes import INT32, INT64, DType, is_integer_type, parse_dtype
 from gpuconv.plan import check
 from gpuconv.plan.maps import MapShape, map_shape
 from gpuconv.plan.remember import WithMemo, remembered
-from gpuconv.window import AxisWindow, Padding, resolve_padding
+from gpuconv.window import AxisWindow, Padding, items_of, resolve_padding
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -149,7 +149,7 @@ def plan_pool(
     channels_last = check.layout_is_channels_last(layout, rank)
     spec = check.feature_map("input", input, rank, channels_last)
     if operation == "lp":
-        norm_type = check.number("norm_type", norm_type, finite=False)
+        norm_type = float(check.number("norm_type", norm_type, finite=False))
         if not norm_type > 0:
             raise ValueError(f"norm_type must be greater than 0, got {norm_type!r}")
         if is_integer_type(spec.dtype):
@@ -159,6 +159,8 @@ def plan_pool(
         divisor = check.integer("divisor_override", divisor_override)
         if divisor == 0:
             raise ValueError("divisor_override must not be 0, got 0")
+        if abs(divisor) >= 2**1023:
+            raise ValueError(f"divisor_override must be below 2^1023, got {divisor!r:.60}")
     return plan_pool_window(
         spec,
         map_shape(spec, rank, channels_last),
@@ -204,10 +206,10 @@ def plan_pool_window(
     rank = len(shape.spatial)
     size_name = "pool_size" if argument_prefix else "kernel_size"
     sizes = check.per_axis(size_name, kernel_size, rank)
-    strides = sizes if stride is None else check.per_axis(f"{argument_prefix}stride", stride, rank)
+    strides = _strides(f"{argument_prefix}stride", stride, sizes)
     dilations = check.per_axis("dilation", dilation, rank)
     bare = [AxisWindow(*w) for w in zip(sizes, strides, dilations, strict=True)]
-    pads = resolve_padding(padding, shape.spatial, bare)
+    pads = resolve_padding(padding, shape.spatial, bare, f"{argument_prefix}padding")
     windows = tuple(
         AxisWindow(w.size, w.stride, w.dilation, p) for w, p in zip(bare, pads, strict=True)
     )
@@ -228,6 +230,13 @@ def plan_pool_window(
     return PoolPlan(
         shape, output, operation, spec.dtype, index_dtype, windows, count_pad, divisor, norm
     )
+
+
+def _strides(argument: str, stride: Any, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Steps of the window: its size where none are told, by None or PyTorch's empty sequence."""
+    if stride is None or items_of(stride) == []:
+        return sizes
+    return check.per_axis(argument, stride, len(sizes))
 
 
 @remembered("input")
@@ -290,7 +299,7 @@ def plan_unpool(
         raise ValueError(f"indices must have the shape of input {spec.shape}, got {where.shape}")
     shape = map_shape(spec, rank, channels_last)
     sizes = check.per_axis("kernel_size", kernel_size, rank)
-    strides = sizes if stride is None else check.per_axis("stride", stride, rank)
+    strides = _strides("stride", stride, sizes)
     pads = check.per_axis("padding", padding, rank, minimum=0)
     natural = tuple(
         AxisWindow(k, s, pad=(p, p)).transposed_outputs(n, 0)

@@ -1,12 +1,14 @@
 """Weights as tensor cores multiply them: without loss for integers, of enough bits for floats.
 
-Terms   a dense kernel's: its banded products are summed in one pass
-Bands   of rank 1, over uint8: a product along H and a product along W
+Terms        a dense kernel's: its banded products are summed in one pass
+Bands        of rank 1, over uint8: a product along H and a product along W
+FloatBands   the same over float16 and bfloat16
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -58,22 +60,43 @@ def _split(weights: Any, dtype: DType, precision: Precision) -> Terms | None:
     if dtype.name == "float32":
         arrays, scale = [_rounded(values, 11)], 0
     elif dtype.name == "bfloat16":
-        first = _rounded(values, 8)
-        arrays, scale = [first, _rounded(values - first, 8)], 0
+        arrays, scale = _float_terms(values, dtype), 0
     else:
-        # The largest weight lies in [2^14, 2^15): the smallest keeps its bits as long as may be.
-        scale = 14 - math.frexp(largest)[1] + 1 if largest else 0
+        scale = _scale_of(largest)
         values = np.ldexp(values, scale)
-        first = values.astype(np.float16).astype(np.float32)
-        arrays = [first, (values - first).astype(np.float16).astype(np.float32)]
+        arrays = _float_terms(values, dtype)
         if precision == "tf32":
             del arrays[1]
     if not arrays[-1].any() and len(arrays) > 1:
         del arrays[1]
-    kept = np.sum([a.astype(np.float64) for a in arrays], axis=0)
-    if abs(scale) > 120 or not np.all(np.abs(kept - values) <= 2.0**-11 * np.abs(values)):
+    if abs(scale) > MOST_SCALE or not _keeps(arrays, values):
         return None
     return Terms((tuple(arrays),), scale)
+
+
+MOST_SCALE = 120
+"""Beyond it float32 has no room for the weights and their sums."""
+
+
+def _scale_of(largest: float) -> int:
+    """That brings the largest weight into [2^14, 2^15): the smallest keeps its bits longest."""
+    return 15 - math.frexp(largest)[1] if largest else 0
+
+
+def _float_terms(values: npt.NDArray[np.float64], dtype: DType) -> list[npt.NDArray[np.float32]]:
+    """Two of 11 bits within float16's range, or of 8 bits for bfloat16."""
+    if dtype.name == "bfloat16":
+        first = _rounded(values, 8)
+        return [first, _rounded(values - first, 8)]
+    first = values.astype(np.float16).astype(np.float32)
+    return [first, (values - first).astype(np.float16).astype(np.float32)]
+
+
+def _keeps(terms: Sequence[npt.NDArray[np.float32]], values: npt.NDArray[np.float64]) -> bool:
+    """Whether no weight loses too much as the sum of its terms."""
+    with np.errstate(invalid="ignore"):  # Inf - Inf, of weights beyond the type's range
+        kept = np.sum([term.astype(np.float64) for term in terms], axis=0)
+    return bool(np.all(np.abs(kept - values) <= 2.0**-11 * np.abs(values)))
 
 
 MOST_SUM = 2**24
@@ -184,6 +207,56 @@ def _bands(column: Any, row: Any, column_shift: int, shift: int) -> Bands | None
         return None
     column_terms = high.astype(np.int8), (down - 256 * high).astype(np.int8)
     return Bands(column_terms, halves, bias, int(start), room)
+
+
+LOW_BITS = 11
+"""The low term of a float16 middle is held times 2^LOW_BITS."""
+
+MOST_GAIN = 2**8
+"""Of float16's weights, Σ|w|. A middle that is scaled to stay below 2^16 is off by no more than
+2^-36 or 22 bits: results, by no more than a quarter of half float16's smallest step besides."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FloatBands:
+    """The weights of two passes over float16 or bfloat16, as sums of terms.
+
+    Of float16, `column` makes 2^LOW_BITS times the middle, which is no larger than pixels are, and
+    `row` has a third term, which the middle's low one is multiplied by. Results are sums along W
+    times 2^-scale.
+    """
+
+    column: tuple[npt.NDArray[np.float32], ...]
+    row: tuple[npt.NDArray[np.float32], ...]
+    scale: int = 0
+
+
+def float_bands(stencil: Stencil, dtype: DType) -> FloatBands | None:
+    """A separable stencil's weights for tensor cores; None where one would lose too much."""
+    assert stencil.column is not None
+    assert stencil.row is not None
+    return _float_bands(stencil.column, stencil.row, dtype)
+
+
+@lru_cache(maxsize=64)
+def _float_bands(column: Any, row: Any, dtype: DType) -> FloatBands | None:
+    down, across = (w.array.astype(np.float64) for w in (column, row))
+    if dtype.name == "bfloat16":
+        columns, rows = (_float_terms(values, dtype) for values in (down, across))
+        kept = _keeps(columns, down) and _keeps(rows, across)
+        return FloatBands(tuple(columns), tuple(rows)) if kept else None
+    with np.errstate(over="ignore"):
+        total, others = (float(np.abs(weights).sum()) for weights in (down, across))
+    if not total * others <= MOST_GAIN:
+        return None
+    scales = -math.frexp(total)[1], _scale_of(float(np.abs(across).max()))
+    if max(map(abs, scales)) > MOST_SCALE or abs(sum(scales)) > MOST_SCALE:
+        return None
+    down, across = np.ldexp(down, scales[0] + LOW_BITS), np.ldexp(across, scales[1])
+    columns, rows = (_float_terms(values, dtype) for values in (down, across))
+    if not (_keeps(columns, down) and _keeps(rows, across)):
+        return None
+    return FloatBands(tuple(columns), (*rows, np.ldexp(rows[0], -LOW_BITS)), sum(scales))
 
 
 def _signed_sums(weights: Any) -> tuple[float, float]:

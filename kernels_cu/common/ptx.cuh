@@ -2,6 +2,7 @@
 //
 // cp.async: copies from global to shared memory that run on while the thread does; a thread waits
 // for its own copies only, a barrier makes them visible to others.
+// bar.sync: warps of a block may wait at different places.
 // ldmatrix and mma.sync: all 32 lanes of a warp together. HAS_TENSOR_CORES tells where they and
 // real cp.async exist (sm_80 on); before that, cp.async copies at once and mma is missing.
 #pragma once
@@ -44,6 +45,15 @@ __device__ __forceinline__ void copy_async(void* shared, const void* global, boo
             inside ? *static_cast<const uint2*>(global) : make_uint2(0, 0);
     else
         *static_cast<unsigned*>(shared) = inside ? *static_cast<const unsigned*>(global) : 0u;
+#endif
+}
+
+// Wait for all warps of the block, wherever they call it; every lane of a warp at the same place.
+__device__ __forceinline__ void meet() {
+#if defined(GPUCONV_EMULATOR)
+    __syncthreads();
+#else
+    asm volatile("bar.sync 0;" ::: "memory");
 #endif
 }
 
@@ -122,18 +132,19 @@ __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* ro
 //   b[0], b[1]     column group, the E rows from E * member on, and 4 * E rows further
 //
 // where a register holds E elements: 1 (tf32, K = 8), 2 (f16, bf16, K = 16) or 4 (s8, u8, K = 32).
+// mma(T(), ...) takes the one whose b is of that type.
 #ifdef HAS_TENSOR_CORES
 #ifdef GPUCONV_EMULATOR
-#define MMA_WRAPPER(NAME, SUM, KIND, INSTRUCTION, A, B)                                     \
+#define MMA_WRAPPER(NAME, TYPE, SUM, KIND, INSTRUCTION, A, B)                               \
     __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4],                \
                                          const unsigned (&b)[2], const SUM(&c)[4]) {        \
         SUM sums[4] = {c[0], c[1], c[2], c[3]};                                             \
         emulator::mma<emulator::A, emulator::B>(sums, a, b, emulator::here());              \
         for (int i = 0; i < 4; ++i) d[i] = sums[i];                                         \
     }                                                                                       \
-    MMA_IN_PLACE(NAME, SUM)
+    MMA_IN_PLACE(NAME, TYPE, SUM)
 #else
-#define MMA_WRAPPER(NAME, SUM, KIND, INSTRUCTION, A, B)                                     \
+#define MMA_WRAPPER(NAME, TYPE, SUM, KIND, INSTRUCTION, A, B)                               \
     __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4],                \
                                          const unsigned (&b)[2], const SUM(&c)[4]) {        \
         asm volatile(INSTRUCTION                                                            \
@@ -142,19 +153,25 @@ __device__ __forceinline__ void load_matrices(unsigned (&out)[4], const void* ro
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]),    \
                        KIND(c[0]), KIND(c[1]), KIND(c[2]), KIND(c[3]));                     \
     }                                                                                       \
-    MMA_IN_PLACE(NAME, SUM)
+    MMA_IN_PLACE(NAME, TYPE, SUM)
 #endif
-#define MMA_IN_PLACE(NAME, SUM)                                              \
-    __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4], \
-                                         const unsigned (&b)[2]) {           \
-        NAME(d, a, b, d);                                                    \
+#define MMA_IN_PLACE(NAME, TYPE, SUM)                                             \
+    __device__ __forceinline__ void NAME(SUM(&d)[4], const unsigned (&a)[4],      \
+                                         const unsigned (&b)[2]) {                \
+        NAME(d, a, b, d);                                                         \
+    }                                                                             \
+    __device__ __forceinline__ void mma(TYPE, SUM(&d)[4], const unsigned (&a)[4], \
+                                        const unsigned (&b)[2]) {                 \
+        NAME(d, a, b);                                                            \
     }
-MMA_WRAPPER(mma_tf32, float, "f", "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32", Tf32, Tf32)
-MMA_WRAPPER(mma_f16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32", F16, F16)
-MMA_WRAPPER(mma_bf16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32", Bf16,
-            Bf16)
-MMA_WRAPPER(mma_s8, int, "r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", S8, S8)
-MMA_WRAPPER(mma_s8_u8, int, "r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32", S8, U8)
+MMA_WRAPPER(mma_tf32, float, float, "f", "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32",
+            Tf32, Tf32)
+MMA_WRAPPER(mma_f16, float16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32",
+            F16, F16)
+MMA_WRAPPER(mma_bf16, bfloat16, float, "f", "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32",
+            Bf16, Bf16)
+MMA_WRAPPER(mma_s8, int8, int, "r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32", S8, S8)
+MMA_WRAPPER(mma_s8_u8, uint8, int, "r", "mma.sync.aligned.m16n8k32.row.col.s32.s8.u8.s32", S8, U8)
 #undef MMA_IN_PLACE
 #undef MMA_WRAPPER
 

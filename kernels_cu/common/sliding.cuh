@@ -81,6 +81,26 @@ struct Pair {
     int held, held_at;
 };
 
+// `Down` of sums: the numbers of a row's elements, added one by one.
+template <typename Number, int COUNT>
+struct DownSums {
+    struct __align__(16) Value {
+        Number sums[COUNT];
+    };
+    static __device__ __forceinline__ Value join(const Value& a, const Value& b) {
+        Value result;
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) result.sums[i] = a.sums[i] + b.sums[i];
+        return result;
+    }
+    static __device__ __forceinline__ Value less(const Value& a, const Value& b) {
+        Value result;
+#pragma unroll
+        for (int i = 0; i < COUNT; ++i) result.sums[i] = a.sums[i] - b.sums[i];
+        return result;
+    }
+};
+
 // What a thread reads: its elements of any row of a plane.
 template <typename T, int N>
 struct Column {

@@ -173,23 +173,7 @@ struct WindowSums {
         using Value = Number;
         static __device__ __forceinline__ Value join(Value a, Value b) { return a + b; }
     };
-    struct Down {
-        struct __align__(16) Value {
-            Number sums[SUMS];
-        };
-        static __device__ __forceinline__ Value join(const Value& a, const Value& b) {
-            Value result;
-#pragma unroll
-            for (int i = 0; i < SUMS; ++i) result.sums[i] = a.sums[i] + b.sums[i];
-            return result;
-        }
-        static __device__ __forceinline__ Value less(const Value& a, const Value& b) {
-            Value result;
-#pragma unroll
-            for (int i = 0; i < SUMS; ++i) result.sums[i] = a.sums[i] - b.sums[i];
-            return result;
-        }
-    };
+    using Down = DownSums<Number, SUMS>;
     template <typename Source, typename Shape>
     using Columns = either<PAIRED, RunningSums<WindowSums, Source, Shape>,
                            ColumnWindows<WindowSums, Source, Shape>>;

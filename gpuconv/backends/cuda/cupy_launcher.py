@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuconv.arrays import library, on_device, refuse_gradient
+from gpuconv.arrays import library, on_device, resolved, without_gradient
 from gpuconv.backends.cuda.launch import SHARED_BYTES, DeviceArray, Launch, Place, Variant
 from gpuconv.backends.cuda.source import digest, kernels_folder
 from gpuconv.dtypes import DType
@@ -140,15 +140,12 @@ class CupyLauncher:
 
     def adopt(self, argument: str, array: Any) -> DeviceArray:
         """An array on a CUDA device, of CuPy or any library that speaks DLPack, as CuPy's."""
-        if self.owns(array):
-            view = array
-        else:
-            refuse_gradient(argument, array)
-            view = self._view(array)
+        if not self.owns(array):
+            array = self._view(resolved(argument, without_gradient(argument, array)))
         here = self._cupy.cuda.runtime.getDevice()
-        if view.device.id != here:
-            raise ValueError(f"{argument} must live on CUDA device {here}, got {view.device}")
-        return view
+        if array.device.id != here:
+            raise ValueError(f"{argument} must live on CUDA device {here}, got {array.device}")
+        return array
 
     def _view(self, array: Any) -> DeviceArray:
         if library(array) == "torch" and str(array.dtype) == "torch.bfloat16":

@@ -61,8 +61,8 @@ MOST_SMOOTHING = 16
 WARPS, LANES = 4, 32
 """Of a block; threads of a warp. Twins of the constants in the CUDA source."""
 
-GROUP = 4
-"""Rows that `separable_bytes` takes at a time."""
+ROWS = 4
+"""That a trip takes, of fixed numbers of taps."""
 
 
 BLOCK_STRIPS = struct(
@@ -116,6 +116,9 @@ ROUNDING = {FLOAT: 1.5 * 2**23, DOUBLE: 1.5 * 2**52}
 MOST_ROWS = 1024
 """Of a strip."""
 
+MOST_WORDS = 96
+"""That sums under way take, where there are registers for what may be asked of them."""
+
 GRADIENT_WARPS = 20
 """Of gradients, that a multiprocessor has registers for."""
 
@@ -141,7 +144,7 @@ def taps_of(element: str, channels: int) -> tuple[int, ...]:
 
 def rows_at_once(variant: Variant) -> int:
     """That a kernel takes: twin of ROWS in the CUDA source."""
-    return {"separable_bytes": GROUP, "separable_strip": 2, "separable_odd": 1}[variant.kernel]
+    return 2 if variant.kernel == "separable_odd" else ROWS
 
 
 def _variant(kernel: str, *arguments: str | int) -> Variant:
@@ -269,8 +272,11 @@ def _recipe(
         # Sums are needed as they are.
         scale, finish = 1.0, (HOW[how], int(amount), first.shift, 0.0, 0.0)
     size = _window(taps_of(element, channels), height_pad, width_pad, is_float(dtype))
-    if size is None:
+    asked = how == "unsharp" or offset != 0
+    if size is None or (is_float(dtype) and asked and not room_to_ask(size, dtype)):
         return _odd(element, factors, height_pad, width_pad, finish, channels)
+    # What is read besides makes whole trips.
+    rows = -(-(size - 1) // ROWS) * ROWS - size // 2, size // 2, ROWS
     column, row = (
         _padded(taps, size, pad[0])
         for taps, pad in zip(factors, (height_pad, width_pad), strict=True)
@@ -279,8 +285,6 @@ def _recipe(
         middle = _byte_sums(column, first.column_shift)
         if middle is None:
             return None
-        # Windows end in the group of rows that was read last.
-        rows = -(-(size - 1) // GROUP) * GROUP - size // 2, size // 2, GROUP
         return Recipe(
             _variant("separable_bytes", size, channels),
             BYTES_PARAMS,
@@ -290,7 +294,6 @@ def _recipe(
     rounding = 0.5**first.column_shift, ROUNDING[sums] if first.column_shift else 0.0
     each = WIDE_BYTES // dtype.itemsize if sums is FLOAT else 4 if size <= 15 else 2
     variant = _variant("separable_strip", element, sums.type, size, channels)
-    rows = size // 2, size // 2, rows_at_once(variant)
     return Recipe(
         variant,
         STRIP_PARAMS[sums],
@@ -317,7 +320,7 @@ def _odd(
     return Recipe(
         _variant("separable_odd", element, channels),
         ODD_PARAMS,
-        _shape(4, len(row) // 2 * channels, (len(column) // 2, len(column) // 2, 1), 3),
+        _shape(4, len(row) // 2 * channels, (len(column) // 2, len(column) // 2, 2), 3),
         (
             *(finish, len(column), len(row)),
             *(column[-1], _filled(column[-2::-1], MOST_ODD - 1)),
@@ -350,6 +353,11 @@ def _window(
         return None
     size = next((size for size in sizes if size // 2 >= reach), None)
     return None if exact and size != 2 * reach + 1 else size
+
+
+def room_to_ask(size: int, dtype: DType) -> bool:
+    """Whether `separable_strip` of floats does more to sums than to round them."""
+    return (size - 1) * (WIDE_BYTES // dtype.itemsize) < MOST_WORDS
 
 
 def _shape(each: int, reach: int, rows: tuple[int, int, int], blocks: int) -> Shape:

@@ -35,7 +35,11 @@ PICKED_ELEMENTS = 1 << 12
 """Tiles up to this size are picked from a picture one by one: that is one call."""
 
 SPAN_ELEMENTS = 1 << 19
-"""Inputs of a tile of several planes: many small images under a large window are mostly halo."""
+"""Inputs of a tile of several planes, or of a narrow image: under a large window they are mostly
+halo."""
+
+LEAST_ROW = 64
+"""Elements that a row counts at least: buffers' rows are whole cache lines."""
 
 
 class Source(Protocol):
@@ -255,8 +259,15 @@ def _tiles(
         sizes.append(even(length, limit))
         room = max(1, room // sizes[-1])
     sizes.reverse()
-    span = inner * prod(n + more for n, more in zip(sizes, halo, strict=True))
-    room = max(1, min(room, reach // span))
+    *spans, across = (n + more for n, more in zip(sizes, halo, strict=True))
+    across = max(inner * across, LEAST_ROW)
+    if spans:  # a narrow image under a wide window: fewer rows, but no more halo than rows
+        rest = across * prod(spans[:-1])
+        most = max(1, halo[-2], reach // rest - halo[-2])
+        if sizes[-2] > most:
+            sizes[-2] = even(spatial[-2], most)
+            spans[-1] = sizes[-2] + halo[-2]
+    room = max(1, min(room, reach // (across * prod(spans))))
     return [
         (
             slice(first, min(batch, first + room)),

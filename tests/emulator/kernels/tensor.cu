@@ -22,27 +22,6 @@ __global__ void product_tf32(const float* a, const float* b, float* out, int dep
     store_sums(d, out);
 }
 
-__device__ __forceinline__ void multiply(float, float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-    mma_tf32(d, a, b);
-}
-__device__ __forceinline__ void multiply(float16, float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-    mma_f16(d, a, b);
-}
-__device__ __forceinline__ void multiply(bfloat16, float (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-    mma_bf16(d, a, b);
-}
-__device__ __forceinline__ void multiply(int8, int (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-    mma_s8(d, a, b);
-}
-__device__ __forceinline__ void multiply(uint8, int (&d)[4], const unsigned (&a)[4],
-                                         const unsigned (&b)[2]) {
-    mma_s8_u8(d, a, b);
-}
-
 // Two buffers: while one is multiplied, the next 16 columns of A and rows of B are on their way.
 template <typename T>
 __global__ void product_half(const T* a, const T* b, float* out, int depth) {
@@ -68,7 +47,7 @@ __global__ void product_half(const T* a, const T* b, float* out, int depth) {
         unsigned m[4], n[2];
         load_matrices(m, &left[buffer][lane % 16][lane / 16 * 8]);
         load_matrices<true>(n, &right[buffer][lane % 16][0]);
-        multiply(T(), d, m, n);
+        mma(T(), d, m, n);
         __syncwarp();
     }
     store_sums(d, out);
@@ -90,7 +69,7 @@ __global__ void product_8bit(const int8* a, const T* b, int* out, int depth) {
         unsigned m[4], n[2];
         load_matrices(m, &left[lane % 16][lane / 16 * 16]);
         load_matrices(n, &right[lane % 8][lane / 8 % 2 * 16]);
-        multiply(T(), d, m, n);
+        mma(T(), d, m, n);
         __syncwarp();
     }
     store_sums(d, out);
@@ -104,7 +83,7 @@ __global__ void product_of_registers(const unsigned* a, const unsigned* b, Sum* 
     for (int r = 0; r < 4; r++) left[r] = a[4 * lane + r];
     for (int r = 0; r < 2; r++) right[r] = b[2 * lane + r];
     Sum d[4] = {};
-    multiply(T(), d, left, right);
+    mma(T(), d, left, right);
     for (int r = 0; r < 4; r++) out[4 * lane + r] = d[r];
 }
 
