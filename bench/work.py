@@ -16,6 +16,7 @@ import numpy as np
 from bench.instructions import WARP
 from gpuconv.backends.cuda import chains
 from gpuconv.backends.cuda.launch import Launch
+from gpuconv.backends.cuda.morph_small import block_lag
 from gpuconv.backends.cuda.separable_strips import rows_at_once
 from gpuconv.backends.cuda.strips import MULTIPROCESSORS
 from gpuconv.backends.cuda.sums import HOW
@@ -183,7 +184,7 @@ def block_strips(launch: Launch) -> Work:
         Part(int((halves * rounds).sum()) * planes, "LDG", rf"STG|BAR|{PACKS}", cached=True),
         Part(int((bound & made).sum()) * planes * together, "STG", "BAR" if asked else "BAR|LDG"),
     )
-    reads = int(there.sum()) * planes * together * WARP * own / (planes * height * row)
+    reads = int(there.sum()) * together * threads * own / (height * row)
     return Work(tuple(part for part in parts if part.trips), reads, ahead=pair / together)
 
 
@@ -293,29 +294,35 @@ def _morph_small(launch: Launch) -> Work:
 
 def _morph_blocks(launch: Launch) -> Work:
     """Four rows a trip. Rows above a strip go but some of the way, the first half of them of two
-    steps no further than what waits in shared memory; at an edge of the image all count whole.
+    steps no further than what waits in shared memory. Where a border may be asked a loop of its
+    own goes: above strips, in those at the ends of a row, and in the last rows of a plane.
     """
     params = _params(launch)
     images, strip = params["images"], params["strips"]
-    row, height, planes = int(images["width"]), int(images["height"]), int(images["planes"])
+    row, height = int(images["width"]) * int(images["channels"]), int(images["height"])
+    planes = int(images["planes"])
     rows, columns, above, below, side = (
         int(strip[name]) for name in ("rows", "columns", "above", "below", "before")
     )
-    starts, twice = range(0, height, rows), launch.variant.arguments[0] == "Boxes::Twice"
+    boxes, size = launch.variant.arguments[0], int(launch.variant.arguments[1])
+    steps = 2 if boxes == "Boxes::Twice" else 1
+    late, back = steps * block_lag(size), block_lag(size) + size // 2
     edges = [x < side or x + columns + side > row for x in range(0, row, columns)]
-    ends = [y < above or y + min(rows, height - y) + below > height for y in starts]
-    trips = [-(-min(rows, height - y) // 4) for y in starts]
-    first = 2 * above // 4
-    inner = sum(t for t, end in zip(trips, ends, strict=True) if not end)
-    beside, whole = len(edges) - sum(edges), len(starts) - sum(ends)
-    outer = len(edges) * sum(first + t for t in trips) - beside * (inner + first * whole)
+    all_trips = inner = 0
+    for y in range(0, height, rows):
+        own = min(rows, height - y)
+        all_trips += -(-own // 4)
+        inner += max(0, min(own - 4, height - y - late - 8) // 4 + 1)
+    inner *= len(edges) - sum(edges)
+    before, second = (above + late) // 4, (steps - 1) * ((back + 3) // 4)
+    strips = planes * len(edges) * -(-height // rows)
     parts = (
-        Part(4.0 * planes * beside * inner, per="STG"),
-        Part(planes * beside * whole * first / (1 + twice), avoid="STG|SHFL"),
-        Part(planes * beside * whole * first / 2 * twice, avoid="STG"),
-        Part(4.0 * planes * outer, "edge", per="STG"),
+        Part(4.0 * planes * inner, per="STG"),
+        Part(1.0 * strips * (before - second), "SHFL.IDX", avoid=r"STG|SHFL\.(UP|DOWN)"),
+        Part(1.0 * strips * second, "SHFL.IDX", avoid="STG"),
+        Part(4.0 * planes * (len(edges) * all_trips - inner), "edge", per="STG"),
     )
-    lines = sum(min(rows, height - y) + above + below for y in starts)
+    lines = height + -(-height // rows) * (above + below)
     reads = lines / height * (row + 2 * side * len(edges)) / row
     return Work(tuple(part for part in parts if part.trips), reads, ahead=4)
 

@@ -83,6 +83,11 @@ def stream(
     """
     steps = pipeline if isinstance(pipeline, Pipeline) else Pipeline(pipeline)
     count = default_jobs() if jobs is None else check.integer("jobs", jobs, 1)
+    if memory_limit is not None:
+        memory_limit = int(check.number("memory_limit", memory_limit, minimum=0))
+    several = hasattr(source, "__iter__") or hasattr(source, "__getitem__")
+    if isinstance(source, (str, bytes, os.PathLike)) or not several:
+        raise ValueError(f"source must be images one by one, such as a list, got {source!r:.80}")
     folder = Path(sink) if isinstance(sink, (str, os.PathLike)) else None
     if folder is None and not callable(sink) and not hasattr(sink, "__setitem__"):
         raise ValueError(f"sink must be a folder, a function or a container, got {sink!r:.80}")

@@ -316,15 +316,12 @@ __device__ __forceinline__ void finish_sums(A (&sums)[N], const StripFinish<A>& 
 
 // Blocks of a multiprocessor that there shall be registers for, where sums under way take so many
 // words: fewer where compilers keep more of the rest in registers.
-#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
-constexpr int MOST_BLOCKS = 5;
-#else
-constexpr int MOST_BLOCKS = 4;
-#endif
 #if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ / 100 == 9
+constexpr int MOST_BLOCKS = 5;
 template <typename A>
 constexpr int WORDS_OF_THREE = sizeof(A) == 8 ? 104 : 128;
 #else
+constexpr int MOST_BLOCKS = 4;
 template <typename A>
 constexpr int WORDS_OF_THREE = 104;
 #endif
@@ -345,7 +342,7 @@ struct FixedTaps {
     using Params = SeparableStripParams<A>;
     static constexpr int N = sizeof(A) == 4 ? 16 / int(sizeof(T)) : K <= 15 ? 4 : 2;
     static constexpr int SUMS = K - 1;
-    static constexpr int ROWS = 4, PART = 1, PAIR = 2;
+    static constexpr int ROWS = N > 2 ? 4 : 2, PART = 1, PAIR = ROWS / 2;
     static constexpr bool ROLLED = false;
     static constexpr int WORDS = SUMS * N * int(sizeof(A)) / 4;
     static constexpr int BLOCKS = blocks_with<A>(WORDS);

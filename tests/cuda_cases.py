@@ -258,7 +258,8 @@ def morph_calls() -> dict[str, Call]:
     holed[::7, ::11] = np.nan
     cases = (
         *((3, random_images((70, 1600), "uint8"), {}), (5, holed, {"border": "edge"})),
-        *((15, random_images((50, 528), "uint8"), {}), (7, holed, {"border": "constant"})),
+        *((15, random_images((50, 1520), "uint8"), {}), (7, holed, {"border": "constant"})),
+        (15, random_images((40, 432, 3), "uint8"), {"channel_axis": -1}),
     )
     for size, images, keywords in cases:
         for function in (filters.morph_open, filters.morph_gradient):

@@ -10,18 +10,12 @@ from gpuconv.backends.cuda import launch, morph_small, morphology, strips
 from gpuconv.plan.filters import plan_morphology
 from tests import reference
 from tests.emulator import EmulatorBackend
-from tests.image_cases import assert_equal, random_images
-from tests.test_cuda_box import COMMON, Memory
-from tests.test_cuda_sliding import whole_packs
+from tests.image_cases import COMMON, assert_equal, random_images, whole_packs
+from tests.launchers import Memory
 
 FUNCTIONS = ("morph_open", "morph_close", "morph_gradient")
 SMALL, BLOCKS = morph_small.SIZES, morph_small.BLOCK_SIZES
 DTYPES = tuple(morph_small.TYPES)
-
-
-@pytest.fixture(scope="module")
-def emulator():
-    return EmulatorBackend()
 
 
 def check(backend, function, images, size, kernel, **keywords):
@@ -37,20 +31,21 @@ def kernel_of(size):
 
 
 def check_boxes(emulator, dtype, border, sizes):
-    """Images lower than a window, of one pack a row, of one strip and of two each way."""
+    """Images lower than a window, of one pack a row, of one strip, and with strips inside."""
     for place, size in enumerate(sizes):
-        height, width = ((1, 700), (17, 100), (7, 600), (2, 16), (40, 60))[place % 5]
+        shapes = ((1, 700), (17, 100), (7, 600), (2, 16), (40, 60))[place % 5], (41, 1520)
         for part, function in enumerate(FUNCTIONS):
-            images = random_images((height + part, whole_packs(width, dtype)), dtype)
-            given = {"border": border, "value": 5}
-            check(emulator, function, images, size, kernel_of(size), **given)
+            for height, width in shapes:
+                images = random_images((height + part, whole_packs(width, dtype)), dtype)
+                given = {"border": border, "value": 5}
+                check(emulator, function, images, size, kernel_of(size), **given)
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("border", reference.BORDERS)
 @pytest.mark.parametrize(
     ("dtype", "sizes"),
-    [("uint8", (3, 15)), ("int16", (15,)), ("float32", (15,)), ("float16", (3,))],
+    [("uint8", (3, 15)), ("int8", (11,)), ("int16", (15,)), ("float32", (15,)), ("float16", (3,))],
 )
 def test_boxes_give_numpys_numbers(dtype, sizes, border, emulator):
     check_boxes(emulator, dtype, border, sizes)
@@ -66,39 +61,68 @@ def test_every_box_and_dtype_gives_numpys_numbers(dtype, border, emulator):
 
 
 def check_channels(emulator, dtype, border, channels, sizes):
+    """Images of one pack a row, of two strips, and with strips inside."""
     for place, size in enumerate(sizes):
+        shapes = ((2, 9, 10), (2, 9, 150))[place % 2], (38, 450)
         for function in FUNCTIONS:
-            images = random_images((2, 9, whole_packs((10, 150)[place], dtype), channels), dtype)
-            given = {"border": border, "value": -7, "channel_axis": -1}
-            check(emulator, function, images, size, "morph_small", **given)
+            for *planes, width in shapes:
+                images = random_images((*planes, whole_packs(width, dtype), channels), dtype)
+                given = {"border": border, "value": -7, "channel_axis": -1}
+                check(emulator, function, images, size, kernel_of(size), **given)
 
 
 @pytest.mark.emulator
-@pytest.mark.parametrize(("dtype", "channels"), [("uint8", 4), ("float32", 3)])
+@pytest.mark.parametrize(
+    ("dtype", "channels", "sizes"),
+    [("uint8", 4, SMALL), ("float32", 3, SMALL), ("int8", 2, SMALL), ("uint8", 3, (15, 15))],
+)
 @pytest.mark.parametrize("border", reference.BORDERS)
-def test_interleaved_channels_give_numpys_numbers(border, dtype, channels, emulator):
-    check_channels(emulator, dtype, border, channels, SMALL)
+def test_interleaved_channels_give_numpys_numbers(border, dtype, channels, sizes, emulator):
+    check_channels(emulator, dtype, border, channels, sizes)
 
 
 @pytest.mark.slow
 @pytest.mark.emulator
-@pytest.mark.parametrize("channels", [3, 4])
+@pytest.mark.parametrize("channels", [2, 3, 4])
 @pytest.mark.parametrize("border", reference.BORDERS)
 def test_every_interleaved_box_gives_numpys_numbers(border, channels, emulator):
-    for dtype in ("uint8", "int16", "int32", "float32", "float16", "bfloat16"):
+    for dtype in ("uint8", "int8", "int16", "int32", "float32", "float16", "bfloat16"):
         wide = channels == 4 and dtype.endswith("32")
         sizes = (3,) if wide or dtype.endswith("float16") else SMALL
         check_channels(emulator, dtype, border, channels, sizes)
+
+
+@pytest.mark.slow
+@pytest.mark.emulator
+@pytest.mark.parametrize("border", reference.BORDERS)
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_every_interleaved_box_over_blocks_gives_numpys_numbers(channels, border, emulator):
+    for dtype in ("uint8", "int8"):
+        check_channels(emulator, dtype, border, channels, BLOCKS)
+    for dtype in ("int16", "float16", "float32") if channels == 3 else ():
+        check_channels(emulator, dtype, border, channels, (7, 9))
+
+
+@pytest.mark.parametrize("size", BLOCKS)
+def test_lanes_beside_results_hold_what_their_windows_meet(size):
+    """And little more: less than two lanes."""
+    for steps in (1, 2):
+        for kind, several in morph_small.BLOCK_CHANNELS.items():
+            for channels in several:
+                lane = 16 // morph_small.KIND_BYTES[kind]
+                beside = morph_small._lanes_beside(size, channels, steps, kind)
+                assert (beside - 2) * lane < steps * (size // 2) * channels <= beside * lane
 
 
 @pytest.mark.emulator
 @pytest.mark.parametrize("height", [1, 3, 4, 5, 8, 15, 16, 17, 19, 35])
 def test_rows_around_a_block_of_four_give_numpys_numbers(height, monkeypatch, emulator):
     monkeypatch.setattr(morph_small, "STRIP_ROWS", 8)
+    monkeypatch.setattr(morph_small, "BLOCK_STRIP_ROWS", 8)
     monkeypatch.setattr(strips, "FEWEST_ROWS", 3)
     strips.strips_down.cache_clear()
     images = random_images((2, height, 80), "uint8")
-    for size in (3, 15):
+    for size in (3, 11, 15):
         for function, border in (("morph_open", "edge"), ("morph_gradient", "reflect")):
             check(emulator, function, images, size, kernel_of(size), border=border)
     strips.strips_down.cache_clear()
@@ -161,19 +185,22 @@ def test_blocks_that_take_several_jobs_survive_the_check_build(function, monkeyp
             check(backend, function, images, size, kernel_of(size), border="edge", **keywords)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])
-def test_two_steps_are_one_launch(dtype):
-    images = np.empty((8, 2160, 3840), dtype)  # never touched
+def test_two_steps_are_one_launch(dtype, channels):
+    images = np.empty((8, 2160, 3840, channels)[: 3 if channels == 1 else 4], dtype)  # untouched
+    given = COMMON if channels == 1 else COMMON | {"channel_axis": -1}
+    row = 3840 * channels
     for gradient in (False, True):
-        for size in (*SMALL, *BLOCKS):
+        for size in (3, 7, 9, 11) if channels == 3 else (*SMALL, *BLOCKS):
             operations = ("erode", "dilate")
-            plan = plan_morphology(images, operations, size, None, gradient=gradient, **COMMON)
+            plan = plan_morphology(images, operations, size, None, gradient=gradient, **given)
             (only,) = morphology.launches(plan, [images], [images], Memory())
             assert only.variant.kernel == kernel_of(size)
             assert only.variant in set(morph_small.variants())
             assert only.shared_bytes <= launch.SHARED_BYTES
             told = only.arguments[-1]["strips"]
-            assert told["across"] * told["columns"] >= 3840 > (told["across"] - 1) * told["columns"]
+            assert told["across"] * told["columns"] >= row > (told["across"] - 1) * told["columns"]
             assert told["down"] * told["rows"] >= 2160 > (told["down"] - 1) * told["rows"]
 
 
@@ -181,16 +208,17 @@ def test_two_steps_are_one_launch(dtype):
 def test_what_is_no_such_box_takes_other_kernels(emulator):
     memory = random_images((30, 80), "uint8")
     cross = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]])
-    two = random_images((9, 40, 2), "uint8")
-    half = random_images((9, 40, 3), "float16")
+    five = random_images((9, 48, 5), "uint8")
+    half, four = random_images((9, 40, 3), "float16"), random_images((9, 40, 4), "float32")
     before = emulator.launches["morph_small"], emulator.launches["morph_blocks"]
     for images, keywords in (
         *((view, {"size": 3}) for view in (memory[:, :-1], memory[:, 1:], memory[:, ::-1])),
-        *((memory, {"size": size}) for size in (2, 11, (3, 5))),
+        *((memory, {"size": size}) for size in (2, 19, (3, 5))),
         (memory, {"footprint": cross}),
         (memory.astype("int64"), {"size": 3}),
-        (two, {"size": 3, "channel_axis": -1}),
+        (five, {"size": 3, "channel_axis": -1}),
         (half, {"size": 5, "channel_axis": -1}),
+        (four, {"size": 7, "channel_axis": -1}),
     ):
         for function in ("morph_open", "morph_gradient"):
             run = getattr(filters, function)

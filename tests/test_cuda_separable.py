@@ -11,6 +11,7 @@ from gpuconv.backends.cuda.launch import cuda_type
 from gpuconv.plan.filters import plan_gradient, plan_separable_filter, plan_unsharp
 from tests.emulator import EmulatorBackend
 from tests.image_cases import (
+    COMMON,
     assert_equal,
     assert_within,
     dtype_of,
@@ -18,17 +19,10 @@ from tests.image_cases import (
     random_images,
     spread,
 )
+from tests.launchers import Uploads
 
-COMMON = {"border": "reflect", "value": 0, "channel_axis": None, "out_dtype": None}
 BORDERS = ("reflect", "edge", "symmetric", "wrap", "constant")
 KERNELS = {"separable_bytes", "separable_strip", "separable_odd", "gradient_strip"}
-
-
-class Uploads:
-    """A launcher that only keeps constants."""
-
-    def constant(self, array):
-        return array
 
 
 def launch_of(plan, images, out=None):

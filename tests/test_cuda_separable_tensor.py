@@ -11,10 +11,17 @@ from gpuconv.plan import gpu, tensor
 from gpuconv.plan.filters import plan_separable_filter
 from gpuconv.quantize import plan_separable
 from tests.emulator import EmulatorBackend
-from tests.image_cases import assert_equal, assert_within, dtype_of, random_images, refuse, spread
+from tests.image_cases import (
+    COMMON,
+    assert_equal,
+    assert_within,
+    dtype_of,
+    random_images,
+    refuse,
+    spread,
+)
 from tests.matrix import pairwise
 
-COMMON = {"border": "reflect", "value": 0, "channel_axis": None, "out_dtype": None}
 BYTE = np.dtype(np.uint8)
 
 

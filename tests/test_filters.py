@@ -378,6 +378,22 @@ def test_filters_work_in_64_mib_on_a_batch_that_is_mostly_border(run):
 
 
 @pytest.mark.numpy_alone
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        ("gaussian_blur 3", (250_000, 1)),
+        ("sobel", (250_000, 1)),
+        ("morph_open 31", (250_000, 1)),
+        ("dilate by a disk", (250_000, 1)),
+        ("median_blur 5", (40_000, 1, 10)),
+    ],
+)
+def test_rows_shorter_than_a_cache_line_take_no_more(name, shape):
+    images = np.broadcast_to(random_images(shape[1:], "uint8"), shape)
+    assert workspace_mib(MEMORY_CALLS[name], images) < 32
+
+
+@pytest.mark.numpy_alone
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
 @pytest.mark.parametrize("name", MEMORY_CALLS)

@@ -169,6 +169,14 @@ def test_an_image_beyond_the_limit_says_what_to_do(tmp_path):
     [
         ({"sink": 3}, "sink must be a folder, a function or a container, got 3"),
         ({"jobs": 0}, "jobs must be at least 1, got 0"),
+        ({"jobs": 2.5}, "jobs must be an integer, got 2.5"),
+        (
+            {"source": "photo.png"},
+            "source must be images one by one, such as a list, got 'photo.png'",
+        ),
+        ({"source": None}, "source must be images one by one, such as a list, got None"),
+        ({"memory_limit": "1GiB"}, "memory_limit must be a number, got '1GiB'"),
+        ({"memory_limit": -1}, "memory_limit must be at least 0, got -1"),
         ({"pipeline": "blur"}, "an operation must be one that"),
     ],
 )

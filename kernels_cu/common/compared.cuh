@@ -23,6 +23,7 @@ struct MorphSmallParams {
     uint32 most;      // differences of integers saturate there, in each part of a word
     uint32 outside;   // answers outside the image for what the first step has found, likewise,
     int has_outside;  // if any; else windows there meet what they meet in the image, turned over
+    int factor;  // bytes of two steps over blocks: 1, or -1 where all bits are toggled besides
 };
 
 // How words of elements compare; NaN wins.

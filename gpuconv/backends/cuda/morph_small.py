@@ -16,7 +16,7 @@ from gpuconv.plan import MorphPlan
 
 FILE, BLOCKS_FILE = "morph_small.cu", "morph_blocks.cu"
 
-SIZES, CHANNELS = (3, 5), (1, 3, 4)
+SIZES, CHANNELS = (3, 5), (1, 2, 3, 4)
 """Sides of a box and interleaved channels that there are kernels for."""
 
 TYPES = {
@@ -25,13 +25,23 @@ TYPES = {
 }
 """What the kernel for a dtype compares."""
 
-BLOCK_SIZES = (7, 9, 15)
-"""Sides of a box that there are kernels for over blocks of four, of one channel."""
+BLOCK_SIZES = (7, 9, 11, 13, 15, 17)
+"""Sides of a box that there are kernels for over blocks of four rows."""
+
+BLOCK_CHANNELS = {
+    **{"uint8": (1, 2, 3, 4), "uint16": (1, 3), "float16": (1, 3), "bfloat16": (1,)},
+    **{"uint32": (1,), "float": (1, 3)},
+}
+"""Interleaved channels of these, by what is compared."""
 
 BLOCK, BLOCK_WARPS, BLOCK_RESIDENT = 4, 2, 8
 """Rows that are made at a time; warps of a block; those that a multiprocessor has registers for."""
 
-STRIP_ROWS = 256
+KIND_BYTES = {"uint8": 1, "uint16": 2, "float16": 2, "bfloat16": 2, "uint32": 4, "float": 4}
+"""Of what is compared."""
+
+STRIP_ROWS, BLOCK_STRIP_ROWS = 256, 1024
+"""Of a strip, at most: over blocks of four many rows go by before the first result."""
 
 RESIDENT = {3: 16, 5: 12}
 """Warps that a multiprocessor has registers for, by the side of a box."""
@@ -39,7 +49,7 @@ RESIDENT = {3: 16, 5: 12}
 MORPH_SMALL = struct(
     "MorphSmallParams",
     *(("images", IMAGES), ("strips", STRIPS), ("mask", "u4"), ("most", "u4")),
-    *(("outside", "u4"), ("has_outside", "i4")),
+    *(("outside", "u4"), ("has_outside", "i4"), ("factor", "i4")),
 )
 
 
@@ -53,16 +63,29 @@ def variants() -> Iterator[Variant]:
                         names = (boxes, str(size), str(channels), kind)
                         yield Variant(FILE, "morph_small", names)
 
-    for boxes in ("Boxes::Twice", "Boxes::Range"):
+    for boxes, steps in (("Boxes::Twice", 2), ("Boxes::Range", 1)):
         for size in BLOCK_SIZES:
-            for kind in dict.fromkeys(TYPES.values()):
-                yield Variant(BLOCKS_FILE, "morph_blocks", (boxes, str(size), kind))
+            for kind, several in BLOCK_CHANNELS.items():
+                for channels in several:
+                    if _is_block_made(size, channels, steps, kind):
+                        names = (boxes, str(size), str(channels), kind)
+                        yield Variant(BLOCKS_FILE, "morph_blocks", names)
 
 
 def _is_made(size: int, channels: int, kind: str) -> bool:
     """Whether registers suffice on every GPU: before sm_80 nothing compares 16-bit floats."""
     most = {"float16": 1, "bfloat16": 1, "uint32": 3, "float": 3}
     return size == 3 or channels <= most.get(kind, 4)
+
+
+def _is_block_made(size: int, channels: int, steps: int, kind: str) -> bool:
+    """Whether half of the lanes have results, registers suffice, and no other kernel is faster."""
+    if size not in BLOCK_SIZES or channels not in BLOCK_CHANNELS[kind]:
+        return False
+    if (size, channels, steps, kind) == (17, 4, 2, "uint8"):
+        return False  # from sm_100 on the compiler keeps more numbers
+    most = 2 if (channels, steps, kind) == (3, 1, "uint16") else LANES // 4
+    return _lanes_beside(size, channels, steps, kind) <= most
 
 
 def small_launch(plan: MorphPlan, stack: Stack) -> Launch | None:
@@ -75,42 +98,62 @@ def small_launch(plan: MorphPlan, stack: Stack) -> Launch | None:
     if dtype.name not in TYPES or not fits_strips(stack) or stack.row % lane:
         return None
     kind, boxes = TYPES[dtype.name], "Boxes::Range" if plan.gradient else "Boxes::Twice"
-    reach = (size // 2) * (1 if plan.gradient else 2)
+    steps = 1 if plan.gradient else 2
+    reach = size // 2 * steps
     shared_bytes = 0
     if size in SIZES and channels in CHANNELS and _is_made(size, channels, kind):
         variant = Variant(FILE, "morph_small", (boxes, str(size), str(channels), kind))
         side, warps = halo(reach * channels, lane, dtype.itemsize), WARPS
         shape = Shape(STRIP_ROWS, LANES * lane, reach, reach, side, side, RESIDENT[size])
-    elif size in BLOCK_SIZES and channels == 1:
-        variant = Variant(BLOCKS_FILE, "morph_blocks", (boxes, str(size), kind))
-        lanes, warps = -(-reach // lane), BLOCK_WARPS
-        side, above = lanes * lane, _whole_blocks(size) * (1 if plan.gradient else 2)
+    elif _is_block_made(size, channels, steps, kind):
+        variant = Variant(BLOCKS_FILE, "morph_blocks", (boxes, str(size), str(channels), kind))
+        lanes, warps = _lanes_beside(size, channels, steps, kind), BLOCK_WARPS
+        side, above = lanes * lane, _rows_above(size, steps)
         columns = (LANES - 2 * lanes) * lane
-        shape = Shape(STRIP_ROWS, columns, above, reach, side, side, BLOCK_RESIDENT)
+        shape = Shape(BLOCK_STRIP_ROWS, columns, above, reach, side, side, BLOCK_RESIDENT)
         shared_bytes = warps * _waiting_bytes(size, dtype)
     else:
         return None
     strips, _ = shape.strips(stack)
     grid = blocks(-(-int(strips["jobs"]) // warps))
-    turned = plan.steps[0].operation == "erode"
-    words = (_in_word(bits, dtype) for bits in _bits(plan, turned))
+    turned = plan.steps[0].operation == "erode" and not plan.gradient
+    mask, most, outside = (_in_word(bits, dtype) for bits in _bits(plan, turned))
     has_outside = plan.images.border in (Border.CONSTANT, Border.EDGE)
-    params = np.array((stack.packed, strips, *words, has_outside), MORPH_SMALL)
+    factor = 1
+    if turned and dtype.itemsize == 1 and variant.file == BLOCKS_FILE:
+        mask, factor = mask ^ 0xFFFFFFFF, -1
+    words = (mask, most, outside, has_outside, factor)
+    params = np.array((stack.packed, strips, *words), MORPH_SMALL)
     arrays = (stack.input, stack.output, params)
     return Launch(variant, grid, (LANES, warps, 1), arrays, shared_bytes)
 
 
-def _whole_blocks(size: int) -> int:
-    """Rows from a block of results back to the first block that their windows meet."""
-    return ((size // 2 - BLOCK + 1) // BLOCK + 1) * BLOCK
+def block_lag(size: int) -> int:
+    """Rows from the middle of a window to the last that it waits for: twin of Blocks::LAG."""
+    return size // 2 + (size // 2 % BLOCK == BLOCK - 1)
+
+
+def _rows_above(size: int, steps: int) -> int:
+    """Rows above a strip that are read: whole blocks come before the first result."""
+    lag = block_lag(size)
+    return -(-steps * (lag + size // 2) // BLOCK) * BLOCK - steps * lag
+
+
+def _lanes_beside(size: int, channels: int, steps: int, kind: str) -> int:
+    """Lanes on either side of those that have results: twin of March::LANES."""
+    itemsize, reach = KIND_BYTES[kind], size // 2 * channels
+    each = 2 if itemsize < 4 else 1
+    block = WIDE_BYTES // itemsize // each
+    met = -(-reach // block)
+    moved = steps == 1 and met % each == 0 and reach + channels < 2 * block
+    return -(-steps * met // each) + (moved and each == 2)
 
 
 def _waiting_bytes(size: int, dtype: DType) -> int:
     """Shared memory of a warp: what two steps keep of the blocks that windows begin in."""
-    kept = BLOCK - (size // 2 % BLOCK == BLOCK - 1)
-    blocks_each = 2 * _whole_blocks(size) // BLOCK
+    blocks_each = -(-(block_lag(size) + size // 2) // BLOCK)
     pairs = 2 if dtype.itemsize == 1 else 1
-    return 2 * blocks_each * kept * pairs * WIDE_BYTES * LANES
+    return 2 * blocks_each * (BLOCK - 1) * pairs * WIDE_BYTES * LANES
 
 
 def _bits(plan: MorphPlan, turned: bool) -> tuple[int, int, int]:
