@@ -31,6 +31,10 @@ BACKENDS = {
     "cuda": pytest.mark.gpu,
 }
 
+RARE = {"int8", "int32", "uint32"}
+"""Types of elements whose tests on the emulator are slow ones: each is an instance of what others
+try, and takes g++ as long."""
+
 LEFT_OUT = {"numpy_alone": {"emulator", "cuda"}, "not_emulated": {"emulator"}}
 """What a mark keeps off a test."""
 
@@ -59,6 +63,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             if name not in left_out
         ]
         metafunc.parametrize("engine", chosen, indirect=True)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        params = getattr(item, "callspec", None) and item.callspec.params
+        if params and params.get("engine") == "emulator" and RARE & set(map(str, params.values())):
+            item.add_marker(pytest.mark.slow)
 
 
 @cache

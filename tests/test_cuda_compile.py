@@ -79,10 +79,13 @@ def test_variants_of_every_kernel_compile_without_spills(file):
     check(file, few(file), BASE)
 
 
-# sm_86 and sm_89 have the registers of sm_80, and nearly its instructions.
+# The oldest, the one that is tuned for, and the newest; the others lie between them.
 @pytest.mark.parametrize(
     "architecture",
-    [pytest.param(a, marks=[pytest.mark.slow] * (a in ("sm_86", "sm_89"))) for a in ARCHITECTURES],
+    [
+        pytest.param(a, marks=[pytest.mark.slow] * (a not in ("sm_75", "sm_90", "sm_120")))
+        for a in ARCHITECTURES
+    ],
 )
 @pytest.mark.parametrize("file", FILES)
 def test_every_family_compiles_for_every_architecture(file, architecture):

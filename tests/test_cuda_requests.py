@@ -98,7 +98,7 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("dtype", ["uint8", pytest.param("float32", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("name", "shape", "run", "make"), CALLS, ids=[c[0] for c in CALLS])
 def test_requests_are_near_their_ideal(name, shape, run, make, dtype):
     backend = EmulatorBackend(counted=True)
