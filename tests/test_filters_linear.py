@@ -494,3 +494,15 @@ def test_magnitudes_of_flat_images_are_zero(dtype, name):
             for out_dtype in ("int8", "int32"):
                 result = getattr(filters, name)(images, out_dtype=out_dtype)
                 assert_equal(result, np.zeros(shape), out_dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+@pytest.mark.parametrize("kernel", [np.ones((3, 3)) / 9, np.arange(1.0, 10).reshape(3, 3)])
+def test_filter2d_adds_a_delta_that_no_sum_holds(kernel, dtype):
+    images = np.ones((32, 64), dtype)
+    images[3, 3] = -np.inf
+    more = filters.filter2d(images, kernel, delta=1e39)
+    less = filters.filter2d(images, kernel, delta=-1e39)
+    assert np.isposinf(more[0, 0])
+    assert np.isnan(more[3, 3])
+    assert np.isneginf(less).all()

@@ -88,7 +88,9 @@ def finish_of(
     """(how, FINISH but for its last two fields)."""
     first = stencils[0]
     if is_float(dtype):
-        return combine, (1.0, float(delta), float(amount), 0, 0, 0, 0, 0, 0)
+        with np.errstate(over="ignore"):  # beyond what sums hold, it is infinite
+            held = float(np.array(float(delta), sums.weights))
+        return combine, (1.0, held, float(amount), 0, 0, 0, 0, 0, 0)
     scale, shift = 0.5**first.shift, first.shift
     if combine == "magnitude":
         small = sums is FLOAT and all(_bound(s, dtype) < 2**15 for s in stencils)
