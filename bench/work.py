@@ -327,13 +327,14 @@ def _morph_blocks(launch: Launch) -> Work:
     return Work(tuple(part for part in parts if part.trips), reads, ahead=4)
 
 
-def _separable_bytes(launch: Launch) -> Work:
-    """Of larger windows, an inner loop takes four rows of the middle to results, one a trip."""
+def _separable_strip(launch: Launch) -> Work:
+    """Of larger windows of integers, an inner loop takes the middle to results, a row a trip."""
     work = block_strips(launch)
-    if int(launch.variant.arguments[0]) <= 15:
+    *types, size, _ = launch.variant.arguments
+    if int(size) <= 15 or types not in ([], ["uint16", "double"]):
         return work
     main, *others = work.parts
-    inner = Part(4 * main.trips, "STG", "BAR|LDG")
+    inner = Part(rows_at_once(launch.variant) * main.trips, "STG", "BAR|LDG")
     return replace(work, parts=(replace(main, pick=None), inner, *others))
 
 
@@ -673,9 +674,9 @@ WORK: dict[str, Callable[[Launch], Work]] = {
     "rank_entries": _rank_entries,
     "rank_sort": _rank_sort,
     "separable_any": _separable_any,
-    "separable_bytes": _separable_bytes,
+    "separable_bytes": _separable_strip,
     "separable_odd": block_strips,
-    "separable_strip": block_strips,
+    "separable_strip": _separable_strip,
     "separable_tensor": _separable_tensor,
     "toeplitz_roll": _toeplitz,
     "toeplitz_still": _toeplitz,
