@@ -135,6 +135,9 @@ def lane_strips(launch: Launch, ahead: int = 1, reach: int | None = None) -> Wor
     return Work(tuple(part for part in parts if part.trips), reads, ahead)
 
 
+SINGLE = {"float", "float16"}
+"""Arguments of kernels that sum in float32, but for bytes."""
+
 PACKS = r"LDG\.E\.(64|128)"
 """Loads of several elements at once."""
 
@@ -152,7 +155,7 @@ def block_strips(launch: Launch) -> Work:
     row = int(images["width"]) * int(images["channels"])
     each, lanes, rows, beside, above, below = map(int, strip.tolist()[1:])
     threads, together = math.prod(launch.block), rows_at_once(launch.variant)
-    pair = together if launch.variant.kernel == "separable_bytes" else together // 2
+    pair = together // 2 if SINGLE & set(launch.variant.arguments) else together
     own = next(n for n in (8, 4, 2) if -(-row // n) + 2 * beside == lanes)
 
     first = np.arange(each)[:, None] * (threads - 2 * beside)
@@ -328,10 +331,10 @@ def _morph_blocks(launch: Launch) -> Work:
 
 
 def _separable_strip(launch: Launch) -> Work:
-    """Of larger windows of integers, an inner loop takes the middle to results, a row a trip."""
+    """Of integers, an inner loop takes the middle to results, a row a trip; not of short bytes."""
     work = block_strips(launch)
     *types, size, _ = launch.variant.arguments
-    if int(size) <= 15 or types not in ([], ["uint16", "double"]):
+    if SINGLE & set(types) or (not types and int(size) <= 15):
         return work
     main, *others = work.parts
     inner = Part(rows_at_once(launch.variant) * main.trips, "STG", "BAR|LDG")

@@ -342,8 +342,9 @@ struct FixedTaps {
     using Params = SeparableStripParams<A>;
     static constexpr int N = sizeof(A) == 4 ? 16 / int(sizeof(T)) : K <= 15 ? 4 : 2;
     static constexpr int SUMS = K - 1;
-    static constexpr int ROWS = N > 2 ? 4 : 2, PART = 1, PAIR = ROWS / 2;
-    static constexpr bool ROLLED = N == 2;
+    // Doubles take the registers of more results at once, and their rows are few bytes to read.
+    static constexpr int ROWS = 4, PART = 1, PAIR = sizeof(A) == 8 ? 4 : 2;
+    static constexpr bool ROLLED = sizeof(A) == 8;
     static constexpr int WORDS = SUMS * N * int(sizeof(A)) / 4;
     static constexpr int BLOCKS = blocks_with<A>(WORDS);
     // Whether there are registers for a thread's own part of the middle, too, and for what may be

@@ -257,9 +257,14 @@ BUDGETS: dict[str, Budget] = {
             # 31 of them FMAs and a conversion; rows that strips share, and warps at an edge, take
             # three more.
             ("strip<float16, float, 15", 7.87, COPY["float16"] * 0.88, 35, 168, 12, PACKS),
-            ("strip<uint16, double, 7", 3.93, 3.9, 24, 128, 16, (*BYTES[:2], "DFMA")),
         )
     },
+    # Sums along H alone: 7 DFMAs and two to round, 64 a clock. Those along W are a loop within.
+    "separable_strip<uint16, double, 7, 1>": Budget(
+        *("separable_strip.cu", 3.93, 6.9, 15, 128, 16, 128),
+        present=(BYTES[0], "DFMA"),
+        per="LDG",
+    ),
     "gradient_strip<uint8, 1>": Budget(
         *("gradient_strip.cu", 16, COPY["uint8"] * 0.85, 16, 96, 20, 128)
     ),

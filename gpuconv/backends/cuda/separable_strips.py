@@ -144,8 +144,7 @@ def taps_of(element: str, channels: int) -> tuple[int, ...]:
 
 def rows_at_once(variant: Variant) -> int:
     """That a kernel takes: twin of ROWS in the CUDA source."""
-    few = variant.kernel == "separable_odd" or variant.arguments[::2] == ("uint16", "31")
-    return 2 if few else ROWS
+    return 2 if variant.kernel == "separable_odd" else ROWS
 
 
 def _variant(kernel: str, *arguments: str | int) -> Variant:
