@@ -172,13 +172,8 @@ def pool_images(
     (..., h, w) or (..., h, w, C) of the images' dtype.
     """
     spec = describe("images", images)
-    colour = check.channels_last(channel_axis, spec.ndim)
+    colour = check.images_have_channels(spec, channel_axis)
     axes = 3 if colour else 2
-    if spec.ndim < axes:
-        form = "(..., H, W, C)" if colour else "(..., H, W)"
-        raise ValueError(f"images must have shape {form}, got {spec.shape}")
-    if 0 in spec.shape[-axes:]:
-        raise ValueError(f"images must have no empty axis but the batch, got {spec.shape}")
     if isinstance(images, np.ndarray) or not hasattr(images, "reshape"):
         images = to_numpy("images", images)
     if out is not None:

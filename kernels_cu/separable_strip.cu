@@ -19,13 +19,13 @@
 // 2K + 4 (float16) or 2K + 6 (float) instructions an output are FMAs, and sm_90 issues 128 lanes a
 // clock: with threads that only neighbours need, rows that strips share, and warps at an edge,
 // float16 of 15 taps stops at 3.4 outputs a clock and multiprocessor, float of 31 at 1.6; a copy
-// makes 4.1 and 2.1. uint16 is summed in double, 64 lanes a clock: 7 taps stop at 3.9.
+// makes 4.1 and 2.1. uint16 is summed in double, 64 lanes a clock: 7 taps stop at 3.8.
 //
 // separable_bytes: rows come in groups of four, turned so that a word holds four pixels of a
 // column. IDP.2A multiplies two of them by weights of 16 bits, exactly: (K + 1) / 2 instructions
 // instead of K and a conversion. With K FMAs along W, 2 for rounding the middle, half an F2IP and
-// about 3 for all else: 10, 17 and 30 instructions an output for 3, 7 and 15 taps, which stop at
-// 11.9, 7.3 and 4.1 outputs a clock and multiprocessor; a copy makes 8.2.
+// about 3 for all else: 10, 17 and 30 instructions an output for 3, 7 and 15 taps. 7 and 15 stop
+// at 7.1 and 4.0 outputs a clock and multiprocessor, all told; a copy makes 8.2.
 #include "common/linear.cuh"
 #include "common/ptx.cuh"
 #include "common/strip.cuh"
@@ -36,9 +36,6 @@ constexpr int MOST_TAPS = 32, MOST_BYTE_TAPS = 42, MOST_ODD = 31;
 // its neighbours repeat are few.
 constexpr int STRIP_WARPS = 4, STRIP_THREADS = 32 * STRIP_WARPS;
 
-__device__ constexpr int round_up(int value, int unit) {
-    return (value + unit - 1) / unit * unit;
-}
 __device__ constexpr int floor_divide(int value, int unit) {
     return value < 0 ? -((unit - 1 - value) / unit) : value / unit;
 }

@@ -318,6 +318,35 @@ def test_unsharp_masks_read_their_image_once(dtype, amount):
     assert sum(backend.launches[kernel] for kernel in KERNELS) == fast
 
 
+# Wide enough for warps that meet no end of a row, of windows with and without room for questions.
+ASKED = [
+    *(("uint8", 1.0, "separable_bytes"), ("float16", 1.0, "separable_strip")),
+    *(("float32", 1.0, "separable_strip"), ("float16", 1.75, "separable_odd")),
+    ("float32", 3.0, "separable_odd"),
+]
+
+
+@pytest.mark.emulator
+@pytest.mark.parametrize(("dtype", "sigma", "kernel"), ASKED)
+def test_what_is_asked_of_sums_is_done_inside_rows_too(dtype, sigma, kernel, emulator):
+    images = random_images((90, 536 if dtype == "float32" else 1072), dtype)
+    column = bell(2 * int(4 * sigma + 0.5) + 1)
+    calls = [lambda backend: filters.unsharp_mask(images, sigma, 1.5, backend=backend)]
+    if not is_integer(images.dtype):
+        both = np.outer(column, column)
+        calls.append(lambda backend: filters.filter2d(images, both, delta=77.5, backend=backend))
+    for call in calls:
+        emulator.launches.clear()
+        result, expected = call(emulator), call("numpy")
+        assert set(emulator.launches) == {kernel}
+        if is_integer(images.dtype):
+            assert_equal(result, expected, dtype)
+        else:
+            rough = 4e-3 if dtype == "float16" else 1e-5
+            atol = rough * (float(abs(images).max()) + 77.5)
+            np.testing.assert_allclose(result.astype(float), expected.astype(float), 0, atol)
+
+
 def test_an_amount_without_room_goes_the_general_way():
     images = np.zeros((8, 64), np.uint8)
     for amount, kernel in ((1.0, "separable_bytes"), (15.0, "separable_any")):

@@ -160,6 +160,18 @@ def same_kind(input: Spec, weight: Spec) -> None:
         raise TypeError(f"weight must have the dtype of input ({input.dtype}), got {weight.dtype}")
 
 
+def images_have_channels(spec: Spec, channel_axis: Any) -> bool:
+    """Whether images of this shape, which must be one of images, have an axis of channels."""
+    colour = channels_last(channel_axis, spec.ndim)
+    axes = 3 if colour else 2
+    if spec.ndim < axes:
+        form = "(..., H, W, C)" if colour else "(..., H, W)"
+        raise ValueError(f"images must have shape {form}, got {spec.shape}")
+    if 0 in spec.shape[-axes:]:
+        raise ValueError(f"images must have no empty axis but the batch, got {spec.shape}")
+    return colour
+
+
 def outputs_of(images: Sequence[Array], out: Any) -> Sequence[Any]:
     """The output of each image of a list. None may lie where an image does that is read later."""
     if out is None:

@@ -281,13 +281,7 @@ def plan_images(
 ) -> Images:
     """The checks that every image filter shares."""
     spec = describe("images", images)
-    channels_last = check.channels_last(channel_axis, spec.ndim)
-    axes = 3 if channels_last else 2
-    if spec.ndim < axes:
-        form = "(..., H, W, C)" if channels_last else "(..., H, W)"
-        raise ValueError(f"images must have shape {form}, got {spec.shape}")
-    if 0 in spec.shape[-axes:]:
-        raise ValueError(f"images must have no empty axis but the batch, got {spec.shape}")
+    channels_last = check.images_have_channels(spec, channel_axis)
     dtype = spec.dtype
     result = dtype if out_dtype is None else parse_dtype("out_dtype", out_dtype)
     if is_float(dtype) and is_integer_type(result):
